@@ -220,13 +220,13 @@ def _new(theirs: Manifest, bound: recipes.BoundRecipe | None) -> Manifest:
 def _sketched_alike(sources: Sequence[Snapshot]) -> SketchPlan | None:
     """Return the sketches that a merged store has: those by the projection of the first that has any."""
     projection = merging.common_projection(sources)
-    found = {
+    alike = {
         source.models[one.model][1].model_id
         for source in sources
         for one in all_sketched(source)
         if one.projection == projection
     }
-    return SketchPlan(min(len(found), MAX_MODELS), projection) if projection and found else None
+    return SketchPlan(min(len(alike), MAX_MODELS), projection) if projection and alike else None
 
 
 def _seed(seed: int | None) -> int:

@@ -296,14 +296,14 @@ def pull(  # noqa: PLR0913 - from where, to where, what of it, and who watches
 
 def _outcomes_of(given: Sequence[str | Outcome]) -> tuple[Outcome, ...]:
     known = [OUTCOMES.get(item) if isinstance(item, str) else item for item in given]
-    found = tuple(outcome for outcome in known if outcome is not None)
-    names = [outcome.name for outcome in found]
-    if len(found) < len(given) or "correct" not in names or len({*names, SKETCH}) != len(names) + 1:
+    chosen = tuple(outcome for outcome in known if outcome is not None)
+    names = [outcome.name for outcome in chosen]
+    if len(chosen) < len(given) or "correct" not in names or len({*names, SKETCH}) != len(names) + 1:
         raise InvalidInputError(
             f"cannot keep the outcomes {', '.join(map(str, given))}",
             hint=f"name correct, and any of {', '.join(OUTCOMES)}, or give an `Outcome` of your own",
         )
-    return found
+    return chosen
 
 
 def _sketch_plan(seed: int, n_models: int | None, size: int | None) -> SketchPlan | None:

@@ -1358,8 +1358,8 @@ class Database:
             "dataset": how.get("dataset"), "data_root": how.get("data_root"), "progress": comparing
         }  # fmt: skip
         sources = self._contents_to_compare(named, said.append)
-        found = alike_pairs([layout.TEST], Wanted(), sources)[layout.TEST]
-        return LookAlikes(found.first, found.second, EQUAL if said else PICTURES)
+        alike = alike_pairs([layout.TEST], Wanted(), sources)[layout.TEST]
+        return LookAlikes(alike.first, alike.second, EQUAL if said else PICTURES)
 
     def _means(self, how: HowToTrain) -> tuple[str | Dataset, BoundRecipe]:
         """Return the data, or its name if workers are to load it, and the recipe to train models by."""
@@ -1712,8 +1712,8 @@ class Database:
         from memdb.look.report import write_report
 
         self._require_counts("a report")
-        found, reason = self.pictures_of_page(pictures=pictures, dataset=dataset, data_root=data_root)
-        report = write_report(Path(path), self.relations(), level, found, progress)
+        shown, reason = self.pictures_of_page(pictures=pictures, dataset=dataset, data_root=data_root)
+        report = write_report(Path(path), self.relations(), level, shown, progress)
         return replace(report, without_pictures=reason)
 
     def viewer(self, pictures: Mapping[str, ShownOf], level: float = 0.95) -> Viewer:
@@ -1759,18 +1759,18 @@ class Database:
         names = [item.name for item in self.store.manifest.sets if item.n_examples]
         published = self.store.published
         if published is not None and published.sheets is not None:
-            found = {name: PublishedSheets.of(self.store, name).as_shown() for name in names}
+            shown = {name: PublishedSheets.of(self.store, name).as_shown() for name in names}
         elif published is not None and published.thumbnails is not None:
             shapes = {name: self.thumbnails(name, [0]).shape for name in names}
-            found = {
+            shown = {
                 name: shown_of(shape[1:], partial(self.thumbnails, name)) for name, shape in shapes.items()
             }
         else:
             made = self._shown(data_root, dataset)
-            found = {name: shown_of(made[name].shape[1:], made[name].chosen) for name in names}
-        if any(those.shape for those in found.values()):
+            shown = {name: shown_of(made[name].shape[1:], made[name].chosen) for name in names}
+        if any(those.shape for those in shown.values()):
             require_pillow()
-        return found
+        return shown
 
     def portrait(
         self,
@@ -1960,8 +1960,8 @@ class Database:
         data = self.load_dataset(data_root, dataset)
         manifest = self.store.manifest
         manifest.require_same(data.infos, manifest.recipe, self.url)
-        found = appearances_of(data)
-        return {item.name: found[item.name] for item in manifest.sets if item.n_examples}
+        appearances = appearances_of(data)
+        return {item.name: appearances[item.name] for item in manifest.sets if item.n_examples}
 
     def _require_now(self, verb: str) -> None:
         self.store.require_growing(verb)

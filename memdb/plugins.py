@@ -43,15 +43,15 @@ def load(import_path: str, what: str) -> Any:
         raise _of_python(what, import_path)
     _see_working_folder(module_name)
     with blaming(f"{what} {import_path!r} cannot be imported:", f"see `python -c 'import {module_name}'`"):
-        found: Any = importlib.import_module(module_name)
+        target: Any = importlib.import_module(module_name)
     for part in attribute.split("."):
-        if not hasattr(found, part):
+        if not hasattr(target, part):
             raise InvalidInputError(
                 f"{what} {import_path!r} cannot be found: {module_name} has no attribute {attribute!r}",
                 hint="write it as package.module:attribute",
             )
-        found = getattr(found, part)
-    return found
+        target = getattr(target, part)
+    return target
 
 
 def _see_working_folder(module_name: str) -> None:
@@ -61,30 +61,30 @@ def _see_working_folder(module_name: str) -> None:
         sys.path.insert(0, here)
 
 
-def require_call(found: Any, arguments: Sequence[str], what: str, shown: str) -> None:
+def require_call(code: Any, arguments: Sequence[str], what: str, shown: str) -> None:
     """Refuse, without calling it, what does not accept these arguments in this order.
 
     Raises:
         InvalidInputError: says how it is called, or that it belongs to Python itself.
     """
-    require_foreign(found, what, shown)
-    require_taking(found, arguments, what, shown)
+    require_foreign(code, what, shown)
+    require_taking(code, arguments, what, shown)
 
 
-def require_taking(found: Any, arguments: Sequence[str], what: str, shown: str) -> None:
+def require_taking(code: Any, arguments: Sequence[str], what: str, shown: str) -> None:
     """Refuse the same, but for what is Python's own: the user's code may well hand over `copy.deepcopy`.
 
     Raises:
         InvalidInputError: says how it is called.
     """
-    if not callable(found):
+    if not callable(code):
         raise InvalidInputError(
-            f"{what} {shown} is of type {type(found).__name__}, which cannot be called",
+            f"{what} {shown} is of type {type(code).__name__}, which cannot be called",
             hint=f"name a callable that takes {_listed(arguments)}",
         )
     taken = "does not say what it takes"  # as some that are compiled
     try:
-        signature = inspect.signature(found)
+        signature = inspect.signature(code)
         taken = f"takes {signature}"
         signature.bind(*arguments)
     except (TypeError, ValueError) as error:
@@ -94,16 +94,16 @@ def require_taking(found: Any, arguments: Sequence[str], what: str, shown: str) 
         ) from error
 
 
-def require_foreign(found: Any, what: str, shown: str) -> None:
+def require_foreign(code: Any, what: str, shown: str) -> None:
     """Refuse what comes from Python's own library, however it was reached.
 
     Raises:
         InvalidInputError: names it.
     """
-    while isinstance(found, functools.partial):
-        found = found.func
-    is_named = inspect.isroutine(found) or inspect.isclass(found)
-    module = getattr(found, "__module__", None) if is_named else None
+    while isinstance(code, functools.partial):
+        code = code.func
+    is_named = inspect.isroutine(code) or inspect.isclass(code)
+    module = getattr(code, "__module__", None) if is_named else None
     if (module or "").partition(".")[0] in sys.stdlib_module_names:
         raise _of_python(what, shown)
 

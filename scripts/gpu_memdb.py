@@ -6,12 +6,12 @@ When a module of memdb moves, the imports below are all that has to follow.
 from __future__ import annotations
 
 import gc
-import secrets
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +19,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from memdb import Dataset, Run, datasets, recipes
-from memdb.format import bits, subsets
-from memdb.format.documents import own_version
-from memdb.format.manifest import OUTCOMES, Manifest
+from memdb import Run, datasets, recipes
+from memdb.format import bits
 from memdb.query.pairs.kernel_torch import kernel_on
 from memdb.query.pairs.search import PairSearch
 from memdb.query.pairs.types import PairBits, PairChoice
-from memdb.storage import open_storage
-from memdb.store import Store
-from memdb.training.loop import Hooks
-from memdb.training.loop import train as train_models
-from memdb.training.seeds import Seeds
 
 __all__ = ["PairBits", "PairChoice", "PairSearch", "bits", "datasets", "kernel_on", "recipe_of"]
 
@@ -49,6 +42,7 @@ class Call:
     options: Mapping[str, Any] = field(default_factory=dict)
     models_per_batch: int = 8
     version: str = "1"  # of resnet9
+    workers: int = 3  # that share the GPU, while models go into the store
 
     @property
     def data(self) -> Path:
@@ -61,48 +55,20 @@ def recipe_of(name: str, *, version: str | None = None, dataset: str | None = No
     return recipes.resolve(name, options, version, dataset).train
 
 
-def side_by_side(recipe: Any) -> Any:
-    """Return a recipe that trains all models of a batch at once: the same identity and results."""
-    kind = type(recipe)
-    at_once = {"side_by_side": lambda _self, _device: True, "__module__": kind.__module__}
-    return type(kind.__name__, (kind,), at_once)(**dict(recipe.options))
+def memdb(call: Call, *words: str, **options: Any) -> subprocess.Popen[bytes]:
+    """Start the command, with its options; it prints where the step does."""
+    given = [f"--{name.replace('_', '-')}={value}" for name, value in options.items() if value]
+    return subprocess.Popen([sys.executable, "-m", "memdb", *words, *given], cwd=call.home)
 
 
-def committed_models(
-    folder: Path, data: Dataset, call: Call, most: int, seconds: float, *, in_turns: bool
-) -> Iterator[Any]:
-    """Train into a new store, as `memdb.init` and `Database.train` do, and yield every batch that was committed.
+def finished(process: subprocess.Popen[bytes]) -> None:
+    """Wait for a command.
 
-    Those import DuckDB, which such a machine may lack.
+    Raises:
+        RuntimeError: it failed.
     """
-    until = time.monotonic() + seconds
-    bound = recipes.resolve("resnet9", call.options, call.version)
-    if not in_turns:
-        bound = replace(bound, train=side_by_side(bound.train))
-    manifest = Manifest(
-        store_id=secrets.token_hex(16),
-        seed=secrets.randbits(63),
-        dataset="imagefolder",
-        sets=tuple(table.info(name) for name, table in data.tables.items()),
-        outcomes=(OUTCOMES["correct"], OUTCOMES["logit_confidence"]),
-        recipe=bound.info,
-        subset_scheme="exact",
-        subset_fraction=SUBSET_FRACTION,
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        memdb_version=own_version(),
-    )
-    store = Store.create(open_storage(str(folder)), manifest, data.tables)
-    seeds = Seeds(subsets.random_seeds(most), most, manifest.seed)
-    longest, began = 0.0, time.monotonic()
-    hooks = Hooks(
-        may_begin=lambda: time.monotonic() + 1.1 * longest < until,
-        stop_requested=lambda: time.monotonic() > until,
-    )
-    for batch in train_models(
-        store, data, bound, seeds, device=DEVICE, batch_models=call.models_per_batch, hooks=hooks
-    ):
-        longest, began = max(longest, time.monotonic() - began), time.monotonic()
-        yield batch
+    if process.wait():
+        raise RuntimeError(f"exit code {process.returncode}")
 
 
 def subsets_of(n_models: int, n_train: int) -> tuple[NDArray[np.bool_], NDArray[np.uint64]]:

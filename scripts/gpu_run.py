@@ -1,7 +1,7 @@
 """What memdb does on a GPU, in steps that have a time limit each and do not stop one another.
 
-    python scripts/gpu_run.py first 300   # facts, recipes against the CPU, sieve, convolutions, MNIST
-    python scripts/gpu_run.py last 380    # CIFAR-100: seconds a model, accuracy, then models into a store
+    python scripts/gpu_run.py first 330   # facts, recipes against the CPU, pairs, convolutions, MNIST, kernels
+    python scripts/gpu_run.py last 380    # CIFAR-100: seconds a model, accuracy, then models in a store
     python scripts/gpu_run.py first 900 --tiny    # everything once at a size for a CPU: does it run?
 
 With `--tiny` a step may take as long as the call, since a CPU may have other work.
@@ -20,16 +20,12 @@ import time
 from pathlib import Path
 
 CALLS = {  # the steps of each call, and the most seconds that each may take
-    "first": {"facts": 40, "recipes": 90, "sieve": 60, "convolutions": 70, "mnist": 170, "kernels": 60},
-    "last": {"unpack": 90, "cifar": 170, "train": 10_000},
-}
-HOMES = {
-    "mnist": "gpu_training",
-    "kernels": "gpu_training",
-    "unpack": "gpu_training",
-    "cifar": "gpu_training",
-    "train": "gpu_training",
-}
+    "first": {
+        "facts": 40, "recipes": 100, "sieve": 60, "convolutions": 70, "mnist": 120, "command": 90, "kernels": 75,
+    },
+    "last": {"unpack": 90, "cifar": 120, "train": 10_000},
+}  # fmt: skip
+TRAINING = ("mnist", "command", "kernels", *CALLS["last"])
 LEAST = 15.0  # seconds that a step is begun for
 SPARE = 5.0  # for the output to come back
 
@@ -70,6 +66,7 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="everything once, at a size for a CPU")
     parser.add_argument("--options", type=json.loads, default={}, help="of resnet9, as JSON")
     parser.add_argument("--version", choices=("1", "2"), default="1", help="of resnet9, for the store")
+    parser.add_argument("--workers", type=int, default=3, help="that train for the store on one GPU")
     parser.add_argument("--batch-models", type=int, default=0, help="models that go into the store together")
     arguments = parser.parse_args()
     if arguments.what in CALLS:
@@ -80,12 +77,13 @@ def main() -> None:
     if arguments.tiny and not options:
         options = {"width": 4, "epochs": 1, "batch_size": 16}
     batch = arguments.batch_models or (2 if arguments.tiny else 8)
+    home, out, workers = arguments.home.resolve(), arguments.out.resolve(), arguments.workers
     call = Call(
-        arguments.home.resolve(), arguments.out.resolve(), arguments.tiny, options, batch, arguments.version
+        home, out, arguments.tiny, options, batch, arguments.version, 0 if arguments.tiny else workers
     )
     for folder in (call.data, call.out):
         folder.mkdir(parents=True, exist_ok=True)
-    module = importlib.import_module(HOMES.get(arguments.what, "gpu_checks"))
+    module = importlib.import_module("gpu_training" if arguments.what in TRAINING else "gpu_checks")
     getattr(module, arguments.what)(call, arguments.seconds)
     sys.exit(1 if failed else 0)
 

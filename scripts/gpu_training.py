@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import gzip
 import io
-import json
+import signal
+import subprocess
 import tarfile
 import time
 from dataclasses import replace
@@ -18,13 +19,13 @@ from gpu_memdb import (
     DEVICE,
     Call,
     attempt,
-    committed_models,
     datasets,
+    finished,
     fresh,
+    memdb,
     peak_memory,
     recipe_of,
     run_on,
-    side_by_side,
     subsets_of,
     wait,
 )
@@ -183,29 +184,21 @@ def unpack(call: Call, _seconds: float) -> None:
 
 
 def cifar(call: Call, seconds: float) -> None:
-    """Time steps and a whole model of both versions of resnet9, in turns and side by side; the best way is kept."""
-    best = (float("inf"), True)
+    """Time steps and whole models of both versions of resnet9."""
     until = time.monotonic() + seconds - 15
     started = time.perf_counter()
     data = datasets.load("imagefolder", str(call.data))
     n_images = len(data.train.array) + len(data.test.array)
     print(f"  {n_images} images read in {time.perf_counter() - started:.1f} s")
-    for version in ("1", "2"):
-        with attempt(f"resnet9 version {version}"):
-            recipe = recipe_of("resnet9", version=version, **call.options)
-            print(f"  version {version}, {dict(recipe.options)}")
-            step = _timed_step(call, data, recipe, 1, "in turns")
-            _whole_model(call, data, recipe)
-            if version == call.version:
-                best = (step, True)
+    for version in ("2", "1"):
         if time.monotonic() > until:
             print("  out of time")
             return
-    n = 2 if call.tiny else 8
-    with attempt(f"{n} side by side"):
-        recipe = side_by_side(recipe_of("resnet9", version=call.version, **call.options))
-        best = min(best, (_timed_step(call, data, recipe, n, f"{n} side by side"), False))
-    (call.home / "best.json").write_text(json.dumps({"in_turns": best[1]}))
+        with attempt(f"resnet9 version {version}"):
+            recipe = recipe_of("resnet9", version=version, **call.options)
+            print(f"  version {version}, {dict(recipe.options)}")
+            _timed_step(call, data, recipe)  # compiles, so that the whole model need not
+            _whole_model(call, data, recipe)
 
 
 def _whole_model(call: Call, data: Dataset, recipe: Any) -> None:
@@ -220,8 +213,8 @@ def _whole_model(call: Call, data: Dataset, recipe: Any) -> None:
     print(f"  a whole model in {took:.1f} s: {accuracy}", flush=True)
 
 
-def _timed_step(call: Call, data: Dataset, recipe: Any, n: int, name: str) -> float:
-    """Return the seconds a model and step, from some steps after those that warm up."""
+def _timed_step(call: Call, data: Dataset, recipe: Any) -> None:
+    """Say what a step takes, by some steps after those that warm up."""
     fresh()
     first, last = (1, 4) if call.tiny else (6, 26)
     limit = time.monotonic() + 20
@@ -234,46 +227,61 @@ def _timed_step(call: Call, data: Dataset, recipe: Any, n: int, name: str) -> fl
         if len(marks) > 1:
             raise Enough
 
-    masks, seeds = subsets_of(n, len(data.train))
+    masks, seeds = subsets_of(1, len(data.train))
     with contextlib.suppress(Enough):
         recipe(data, masks, seeds, run_on(DEVICE, call, watch=watch))
     (a, t), (b, u) = marks[0], marks[-1]
-    step = (u - t) / (b - a) / n
+    step = (u - t) / (b - a)
     size = int(masks[0].sum())
     n_steps = -(-size // recipe.batch_size)
     rate = PRODUCTS_OF_RESNET9 * (recipe.width / 64) ** 2 * size / n_steps / step / 1e12
     whole = f"{step * n_steps * recipe.epochs:.1f} s a model of {recipe.epochs} epochs"
-    print(
-        f"  {name}: {1e3 * step:.2f} ms a model and step, {whole}, about {rate:.0f} TFLOP/s; {peak_memory():.1f} GiB"
-    )
-    return step
+    print(f"  {1e3 * step:.2f} ms a step, {whole}, about {rate:.0f} TFLOP/s; {peak_memory():.1f} GiB")
+
+
+def command(call: Call, _seconds: float) -> None:
+    """Train 2,000 networks of MNIST by the command itself, commits included."""
+    raw = call.home / "torchvision" / "MNIST" / "raw"
+    raw.mkdir(parents=True, exist_ok=True)
+    for path in call.data.glob("*-ubyte.gz"):
+        (raw / path.stem).write_bytes(gzip.decompress(path.read_bytes()))
+    root, store = raw.parent.parent, call.home / f"mnist-{time.time_ns()}.zarr"
+    options = ("--recipe-option=precision=bfloat16", *(["--recipe-option=epochs=1"] if call.tiny else []))
+    finished(memdb(call, "init", *options, dataset="mnist", data_root=root, store=store))
+    started = time.perf_counter()
+    finished(memdb(call, "train", add=4 if call.tiny else 2000, data_root=root, store=store))
+    print(f"  trained and committed in {time.perf_counter() - started:.1f} s, Python's start included")
+    finished(memdb(call, "info", store=store))
 
 
 def train(call: Call, seconds: float) -> None:
-    """Train as many models as there is time for, into a store that comes back in parts."""
-    started = time.monotonic()
-    kept = call.home / "best.json"
-    best = json.loads(kept.read_text()) if kept.exists() else {"in_turns": True}
-    folder = call.home / f"cifar100-{time.time_ns()}.zarr"  # beside those of calls before
-    data = datasets.load("imagefolder", str(call.data))
-    most, packing = (4, 5) if call.tiny else (4096, 25)
-    left = started + seconds - packing - time.monotonic()
-    n, packed_at = 0, started
-    for batch in committed_models(folder, data, call, most, left, in_turns=best["in_turns"]):
-        n += len(batch.models)
-        each = (time.monotonic() - started) / n
-        accuracy = np.mean([model.test_accuracy for model in batch.models])
-        print(
-            f"  {n} models, {each:.2f} s each with all, {batch.models[0].seconds:.2f} in training, "
-            f"test {accuracy:.4f}",
-            flush=True,
+    """Train as many models of CIFAR-100 as there is time for, into a store that comes back in parts."""
+    until = time.monotonic() + seconds - (5 if call.tiny else 25)  # for the last models, and to pack
+    store = call.home / f"cifar100-{time.time_ns()}.zarr"  # beside those of calls before
+    there: dict[str, Any] = {"data_root": call.data, "store": store}
+    options = [f"--recipe-option={name}={value}" for name, value in call.options.items()]
+    version = call.version
+    finished(
+        memdb(
+            call, "init", *options, dataset="imagefolder", recipe="resnet9", recipe_version=version, **there
         )
-        if time.monotonic() - packed_at > SECONDS_BETWEEN:  # what is killed brings back what it had packed
-            packed_at = time.monotonic()
-            if _packed(folder, call.out) >= MOST_PIECES:
+    )
+    most = {"add": 4 if call.tiny else 4096, "max_time": f"{until - time.monotonic():.0f}s"}
+    batch = {"workers": call.workers, "batch_models": call.models_per_batch}
+    training = memdb(call, "train", "--no-compact", **most, **batch, **there)
+    while True:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            training.wait(SECONDS_BETWEEN)
+        # What is killed brings back what it had packed; a file may go while it is packed.
+        with contextlib.suppress(FileNotFoundError):
+            if _packed(store, call.out) >= MOST_PIECES and training.poll() is None:
                 print("  no more models come back", flush=True)
-                break
-    _packed(folder, call.out)
+                training.send_signal(signal.SIGINT)
+                training.wait()
+        if training.poll() is not None:
+            break
+    _packed(store, call.out)
+    finished(training)
 
 
 def _packed(folder: Path, out: Path) -> int:

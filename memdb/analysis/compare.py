@@ -50,12 +50,12 @@ def compare(
             if test_id is None:
                 require_own(relations.snapshot)
     score = "memorization" if test_id is None else "influence"
-    found = first.ask(
+    table = first.ask(
         template("comparison.sql", score=score),
         parameters | {"k": k, "threshold": threshold},
         tables={"first": _sums(first, test_id), "second": _sums(second, test_id)},
     )
-    if found.num_rows == 0:
+    if table.num_rows == 0:
         raise NotEnoughModelsError(
             f"no training example has a score in {first.snapshot.url} and in {second.snapshot.url}",
             hint="train more models: each example must be in some subsets and out of others",
@@ -63,8 +63,8 @@ def compare(
     facts = _facts(first, second) | {"threshold": threshold}
     for name in AGREEMENT:
         if name in facts:
-            found = found.append_column(name, arrow.column(np.full(found.num_rows, facts[name])))
-    return found
+            table = table.append_column(name, arrow.column(np.full(table.num_rows, facts[name])))
+    return table
 
 
 def require_same_data(first: Relations, second: Relations) -> None:
@@ -121,7 +121,7 @@ def _counted(relations: Relations, test_id: int | None) -> pa.Table:
 
 def _facts(first: Relations, second: Relations) -> dict[str, int | float | bool]:
     a, b = first.snapshot, second.snapshot
-    ids = [{model.model_id for _, model in snapshot.models} for snapshot in (a, b)]
+    ids = [set(snapshot.model_ids) for snapshot in (a, b)]
     return {
         "n_models_a": a.n_models,
         "n_models_b": b.n_models,

@@ -88,20 +88,20 @@ def membership(
     statistics = np.empty((n_train, len(targets)), dtype=np.float32)
     members = np.empty((n_train, len(targets)), dtype=np.bool_)
     names = ("auc", "mean_in", "mean_out", "sd_in", "sd_out")
-    found = {name: np.full(n_train, np.nan) for name in names}
+    columns = {name: np.full(n_train, np.nan) for name in names}
     for band in _bands(relations, path):
         rows = slice(band.start, band.start + len(band.values))
         statistic = statistics_of(band.values, band.inside, attack.variant, deviations)
         statistics[rows], members[rows] = statistic[:, targets], band.inside[:, targets]
         for row, (values, inside) in enumerate(zip(statistic, band.inside, strict=True)):
-            found["auc"][band.start + row] = auc(values, inside)
+            columns["auc"][band.start + row] = auc(values, inside)
         for arm, which in (("in", band.inside), ("out", ~band.inside)):
             n, mean, square = _moments(band.values, which)
-            found[f"mean_{arm}"][rows] = np.where(n > 0, mean, np.nan)
+            columns[f"mean_{arm}"][rows] = np.where(n > 0, mean, np.nan)
             with np.errstate(divide="ignore", invalid="ignore"):
-                found[f"sd_{arm}"][rows] = np.where(n > 1, np.sqrt(square / (n - 1)), np.nan)
+                columns[f"sd_{arm}"][rows] = np.where(n > 1, np.sqrt(square / (n - 1)), np.nan)
         progress(steps - n_train + rows.stop, steps)
-    return _table(relations, found, _curves(statistics, members))
+    return _table(relations, columns, _curves(statistics, members))
 
 
 def _require_confidences(snapshot: Snapshot, path: str) -> None:
@@ -127,7 +127,7 @@ def _pools(attack: Attack, relations: Relations) -> bool:
 
 def _targets(relations: Relations) -> NDArray[np.int64]:
     """Return the positions of the target models: all, or those with the smallest ids, which are random."""
-    ids = [model.model_id for _, model in relations.snapshot.models]
+    ids = relations.snapshot.model_ids
     return np.sort(np.argsort(np.array(ids), kind="stable")[:MAX_TARGETS])
 
 
@@ -226,10 +226,10 @@ def true_positives(statistic: Numbers, member: NDArray[np.bool_], one_in: int) -
 def _curves(statistics: NDArray[np.float32], members: NDArray[np.bool_]) -> dict[str, Numbers]:
     """Return the AUC and true-positive rates of the attack on each target model, [targets] each."""
     pairs = list(zip(statistics.T.astype(np.float64), members.T, strict=True))
-    found = {"attack_auc": np.array([auc(s, m) for s, m in pairs])}
+    curves = {"attack_auc": np.array([auc(s, m) for s, m in pairs])}
     for one_in in ONE_IN:
-        found[f"tpr_at_1_in_{one_in}"] = np.array([true_positives(s, m, one_in) for s, m in pairs])
-    return found
+        curves[f"tpr_at_1_in_{one_in}"] = np.array([true_positives(s, m, one_in) for s, m in pairs])
+    return curves
 
 
 def _table(relations: Relations, found: dict[str, Numbers], curves: dict[str, Numbers]) -> pa.Table:

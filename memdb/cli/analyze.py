@@ -44,7 +44,7 @@ def classes(
     test      accuracy on test examples
 
     The same for each example is in the relation memorization: p_out is its consistency score.
-    """  # noqa: D301
+    """
     db = place.open()
     answer = without_interval(db, db.classes(threshold=threshold, outcome=way.outcome), way)
     title = f"Classes, the hardest first \u00b7 {facts_line(db, way)}"
@@ -105,7 +105,7 @@ def compare(
     \b
     memdb compare mlp.zarr cnn.zarr
     memdb compare mlp.zarr s3://bucket/cnn.zarr --test-id 340 -k 10
-    """  # noqa: D301
+    """
     replace(place, store=a).require_use_of_options(others=[b])
     first, second = _opened(place, a, asked.scores_a), _opened(place, b, asked.scores_b)
     place.require_use_of_trust(first.store.manifest, second.store.manifest)

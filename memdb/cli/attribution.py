@@ -217,7 +217,7 @@ def lds(
     memdb lds trak.npy --outcome correct -o lds.csv
     memdb lds
     memdb lds trak.npy --estimator raw --estimator random
-    """  # noqa: D301
+    """
     from memdb.training.loop import require_positive
 
     if k is not None:
@@ -302,7 +302,7 @@ def frontier(
     memdb frontier
     memdb frontier --scores trak.npy --plot frontier.svg
     memdb frontier -o frontier.csv
-    """  # noqa: D301
+    """
     picture = plot or way.picture
     require_choice("measure", measure, CURVES)
     require_choice("against", against, AXES)
@@ -341,12 +341,12 @@ def _opened(db: Database, paths: Sequence[Path]) -> dict[str, Attribution]:
 
     manifest = db.store.manifest
     shape = (manifest.set_named(layout.TEST).n_examples, manifest.train.n_examples)
-    found: dict[str, Attribution] = {}
+    opened: dict[str, Attribution] = {}
     for path in paths:
-        if str(path) in found:
+        if str(path) in opened:
             raise InvalidInputError(f"{path} is named twice", hint="name it once")
-        found[str(path)] = open_attributions(path, shape)
-    return found
+        opened[str(path)] = open_attributions(path, shape)
+    return opened
 
 
 def _model_ids(path: Path) -> list[str]:

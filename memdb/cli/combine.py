@@ -71,7 +71,7 @@ def merge(
 
     \b
     memdb merge alice.zarr s3://bucket/bob.zarr --store all.zarr
-    """  # noqa: D301
+    """
     from memdb.combine import merge_with
     from memdb.permission import Names
 

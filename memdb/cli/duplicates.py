@@ -142,7 +142,7 @@ def duplicates(
     memdb duplicates --by content --data-root ~/data -o duplicates.parquet
     memdb duplicates -k 12 -o duplicates.png
     memdb duplicates --between test --min-influence .9
-    """  # noqa: D301
+    """
     if k is not None:
         require_k(k)
     db = place.open()

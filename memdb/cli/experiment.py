@@ -172,7 +172,7 @@ def removal(
     memdb experiment removal --models 20
     memdb experiment removal --thresholds 0.25,0.5 --rules raw,lower,shrunk --add 20 --workers 2
     memdb experiment removal --scores-from half.zarr --into half-removal.zarr -o curves.svg
-    """  # noqa: D301
+    """
     from dataclasses import replace
 
     if lost < 0:
@@ -181,14 +181,14 @@ def removal(
     given = _settings(design)
     if design.scores_from is not None:
         given["scores_from"] = replace(place, store=design.scores_from, typed=frozenset()).open()
-    found = _run_visibly(db, place, into, given | vars(many), vars(how), way)
+    findings = _run_visibly(db, place, into, given | vars(many), vars(how), way)
     chooser: Database = given.get("scores_from", db)
-    same = chooser.store.manifest.store_id == found.experiment.source.store_id
-    losses = found.losses(lost, chooser.relations() if same else None) if lost else None
-    facts = found.facts() | {"store": db.url}
+    same = chooser.store.manifest.store_id == findings.experiment.source.store_id
+    losses = findings.losses(lost, chooser.relations() if same else None) if lost else None
+    facts = findings.facts() | {"store": db.url}
     if losses is not None and losses.num_rows:
         facts["lost"] = list(Answer(losses, {}).rows())
-    answer = Answer(found.rows(), facts)
+    answer = Answer(findings.rows(), facts)
     emit(answer, way, lambda shown: rendered.table(shown, console().width))
     pictures = _pictures(db, chooser, facts.get("lost", ()), how) if way.has_pictures else None
     if pictures is not None and way.plot is None:
@@ -234,10 +234,10 @@ def _run_visibly(
     from memdb.store import Access
 
     access = Access(place.options_of_base(into), cache=place.cache())
-    found, last = watched(
+    findings, last = watched(
         db.removal_experiment, compares=True, into=into, **given, level=way.level, access=access, **how
     )
-    if found is None:
+    if findings is None:
         again = place.command(f"experiment removal --into {into}")
         n = last.n_committed
         say(
@@ -246,4 +246,4 @@ def _run_visibly(
             f"Go on with: {again}, and the same --models.",
         )
         sys.exit(INTERRUPTED)
-    return found
+    return findings

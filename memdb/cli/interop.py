@@ -123,7 +123,7 @@ def import_(
     memdb import ~/lira/exp/cifar10 --dataset cifar10 --data-root ~/data --store lira.zarr
     memdb import cifar100_infl_matrix.npz --store published.zarr
     memdb import imagenet_infl_matrix.npz imagenet_index.npz --store imagenet.zarr
-    """  # noqa: D301 - \b keeps the lines apart in --help
+    """
     from memdb import create
     from memdb.interop.import_runs import Imported
 
@@ -227,7 +227,7 @@ def export(
     memdb export pairs.npz --what fz-pairs --min-influence 0.15 --min-memorization 0.25
     memdb export runs.npz --what models
     memdb export ids.csv --drop 'memorization > .5 and q < .1'
-    """  # noqa: D301
+    """
     db = place.open()
     what = _wanted(what, place, conditions, bounds)
     bounding = {} if what in {"memorization", "ids"} else vars(bounds)
@@ -325,7 +325,7 @@ def membership(
     \b
     memdb membership
     memdb membership --variant offline -o exposed.parquet
-    """  # noqa: D301
+    """
     from memdb.training.loop import require_positive
 
     if k is not None:

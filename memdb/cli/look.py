@@ -51,7 +51,7 @@ def report(
     \b
     memdb report -o report.html
     memdb report -o cifar.html --data-root ~/data
-    """  # noqa: D301
+    """
     db = place.open()
     with Counting(console(stderr=True), "lists and pictures") as counting:
         done = db.report(output, **vars(page), progress=counting)
@@ -81,7 +81,7 @@ def view(
     memdb view
     memdb view --store https://example.org/mnist
     memdb view --no-open --port 8000
-    """  # noqa: D301
+    """
     from memdb.look.view import serving
 
     db = place.open()

@@ -77,7 +77,7 @@ def gc(
     \b
     memdb gc --dry-run
     memdb gc
-    """  # noqa: D301 - \b keeps the lines apart in --help
+    """
     db = place.open()
     with (
         Counting(console(stderr=True), "removed") as counting,
@@ -164,7 +164,7 @@ def retract(
     \b
     memdb sql "SELECT model_id FROM models WHERE host = 'node7'"
     memdb retract 3f2a9c81 --because "node7 had a faulty GPU"
-    """  # noqa: D301
+    """
     db = place.open()
     done = db.retract(model_ids, because)
     say(

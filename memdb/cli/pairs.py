@@ -56,7 +56,7 @@ def pairs(
     memdb pairs --min-influence 0.15 --min-memorization 0.25
     memdb pairs --top 256 -o top_influence.parquet
     memdb pairs --screen auto
-    """  # noqa: D301
+    """
     db = place.open()
     options: PairOptions = {
         "min_influence": bounds.min_influence, "min_memorization": bounds.min_memorization,

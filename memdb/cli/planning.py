@@ -118,7 +118,7 @@ def plan(
     memdb plan --train-id 258 --test-id 340
     memdb plan --lds 0.4
     memdb plan --sketches 10
-    """  # noqa: D301
+    """
     if sketches is not None or lds is not None:
         _plan_without_intervals(place, lds, sketches, way)
         return
@@ -219,7 +219,7 @@ def convergence(
     \b
     memdb convergence --train-id 7
     memdb convergence --train-id 258 --test-id 340 --plot influence.svg
-    """  # noqa: D301
+    """
     if plot is not None:
         curves.require_plot(plot)
     db = place.open()
@@ -270,7 +270,7 @@ def reliability(
     \b
     memdb reliability
     memdb reliability --test-id 340 -k 5 -k 50
-    """  # noqa: D301
+    """
     db = place.open()
     rows = db.reliability(
         test_id=test_id, k=k, splits=splits, seed=seed, threshold=threshold, outcome=way.outcome

@@ -63,7 +63,7 @@ def top_memorized(
     \b
     shrunk  what is left of a score once luck is taken out; the list goes by it
     q       share of false findings among the rows up to this one, at most on average
-    """  # noqa: D301
+    """
     db = place.open()
     rows = db.top_memorized(k, class_name=class_name, **vars(ranking), **way.asked)
     print_memorized(db, rows, way, class_name)
@@ -105,7 +105,7 @@ def top_influence(
     \b
     shrunk  what is left of a score once luck is taken out; the list goes by it
     q       share of false findings among the rows up to this one, at most on average
-    """  # noqa: D301
+    """
     db = place.open()
     rows = db.top_influence(**examples, **vars(listing), **choice.chosen, **vars(ranking), **way.asked)
     fixed = next(name for name, value in examples.items() if value is not None)
@@ -125,7 +125,7 @@ def score(
     \b
     memdb score --train-id 7
     memdb score --train-id 258 --test-id 340
-    """  # noqa: D301
+    """
     db = place.open()
     rows = db.score(**examples, **choice.named, **way.asked)
     print_score(db, rows, way.by(db, choice))
@@ -172,7 +172,7 @@ def sql(
     memdb sql "SELECT class_name, avg(memorization) FROM memorization
                JOIN train_examples ON id = train_id GROUP BY ALL ORDER BY 2 DESC"
     memdb sql "DESCRIBE influence"
-    """  # noqa: D301
+    """
     from memdb.query import questions, statements
     from memdb.query.intervals import IntervalSpec
 

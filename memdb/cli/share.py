@@ -113,7 +113,7 @@ def publish(
     memdb publish /srv/www/mnist --site --include bits --include thumbnails
     memdb publish s3://bucket/mnist --licence CC-BY-4.0 --author "A. Author"
     memdb top-influence --test-id 340 --store https://bucket.example.org/mnist
-    """  # noqa: D301
+    """
     db = place.open()
     included = {} if include is None else {"include": tuple(include)}
 
@@ -164,7 +164,7 @@ def pull(
     \b
     memdb pull https://example.org/cifar100 cifar100.zarr
     memdb pull https://example.org/cifar100 mine.zarr --only bits
-    """  # noqa: D301
+    """
     from memdb import create
 
     source = replace(place, store=url)

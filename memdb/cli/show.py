@@ -89,10 +89,10 @@ class Showing(Way):
 
     def contents(self, db: Database) -> Contents | None:
         """Return what shows examples; say so if nothing does."""
-        found, reason = db.contents_if_any(self.data_root, self.dataset)
-        if found is None:
+        contents, reason = db.contents_if_any(self.data_root, self.dataset)
+        if contents is None:
             say_without_pictures(reason)
-        return found
+        return contents
 
     def present(
         self, contents: Contents | None, draw: Callable[[Any], Figure], hang: Callable[[Wall], None]
@@ -132,19 +132,19 @@ def show(
     memdb show --train-id 17
     memdb show --test-id 340 -k 6 --graphics blocks
     memdb show --train-key train/3.png -o example.svg
-    """  # noqa: D301
+    """
     db = place.open()
-    found = db.portrait(**examples, k=k, outcome=way.outcome, level=way.level)
+    portrait = db.portrait(**examples, k=k, outcome=way.outcome, level=way.level)
     if way.is_numbers:
-        _print_numbers(db, found.rows, way, {"example": found.facts})
+        _print_numbers(db, portrait.rows, way, {"example": portrait.facts})
         return
 
     def draw(contents: Contents | None) -> Figure:
         from memdb.look.figures import draw_portrait
 
-        return draw_portrait(found, contents)
+        return draw_portrait(portrait, contents)
 
-    way.present(way.contents(db), draw, lambda wall: wall.portrait(found))
+    way.present(way.contents(db), draw, lambda wall: wall.portrait(portrait))
 
 
 class Suspecting(Showing):
@@ -188,7 +188,7 @@ def label_errors(
     memdb label-errors -k 50 -o suspects.csv
     memdb label-errors -k 16 -o suspects.png
     memdb init --without-ids suspects.csv --store cleaner.zarr
-    """  # noqa: D301
+    """
     db = place.open()
     rows = db.label_errors(
         k, class_name=class_name, min_memorization=min_memorization, level=way.level, interval=way.interval
@@ -248,7 +248,7 @@ def gallery(
     memdb gallery -o memorization.pdf
     memdb gallery --by influence -k 5 --rows 2 -o influence.png
     memdb gallery --class 7
-    """  # noqa: D301
+    """
     db = place.open()
     with Counting(console(stderr=True), "pairs") as counting:
         shown = db.exhibits(**vars(choice), outcome=way.outcome, level=way.level, progress=counting)

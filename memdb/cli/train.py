@@ -159,7 +159,7 @@ def init(
     memdb init --recipe mypackage.recipes:train_forest --store s3://bucket/forest.zarr
     memdb init --extend https://example.org/mnist.zarr
     memdb init --without-ids ids.csv --store pruned.zarr
-    """  # noqa: D301 - \b keeps the lines apart in --help
+    """
     from memdb import create, recipes
 
     if extend is not None:
@@ -262,7 +262,7 @@ def train(
     memdb train --add 2000 --store s3://bucket/mnist.zarr --data-root ~/data --device cuda
     memdb train --add 4000 --store s3://bucket/mnist.zarr --data-root /data --ray auto
     memdb train --add 50 --store s3://bucket/mnist.zarr --task-id $SLURM_ARRAY_TASK_ID
-    """  # noqa: D301
+    """
     from memdb.training.loop import require_positive
 
     if limited.add is None and limited.until_half_width is None and limited.max_time is None:
@@ -277,9 +277,9 @@ def train(
     before = db.n_models
     done = train_visibly(db, limited, place, vars(run))
     say(
-        f"Added {count(done.n_committed, 'model')} to {db.url}, which now has {db.n_models} ({before} when "
-        f"this run began).{limited.why(done)}",
-        f"Next: {place.command('top-memorized')}",
+        f"Added {count(done.n_committed, 'model')} to {db.url}, which now has {db.n_models:,} ({before:,} "
+        f"when this run began).{limited.why(done)}",
+        *([f"Next: {place.command('top-memorized')}"] if db.n_models else []),
     )
 
 

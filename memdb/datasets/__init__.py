@@ -96,10 +96,10 @@ class Dataset:
 
     def only(self, rows: NDArray[np.integer[Any]]) -> Self:
         """Return the data set with the training examples of these rows, in order, and all test examples."""
-        found = copy.copy(self)
-        found.__dict__.pop("tables", None)
-        found.train = self.train.only(rows)
-        return found
+        chosen = copy.copy(self)
+        chosen.__dict__.pop("tables", None)
+        chosen.train = self.train.only(rows)
+        return chosen
 
     def of(self, manifest: Manifest) -> Self:
         """Return what a store is of: this, or what is left of it where the store was made of a part.

@@ -63,18 +63,18 @@ class ExampleSet:
     @classmethod
     def of_nothing(cls, like: Any) -> Self:
         """Return a test set without examples, of inputs like these."""
-        found = cls.__new__(cls)
-        found.name, found.x, found.keys = layout.TEST, like[:0] if isinstance(like, np.ndarray) else [], []
-        found.labels = np.empty(0, dtype=np.int32)
-        return found
+        empty = cls.__new__(cls)
+        empty.name, empty.x, empty.keys = layout.TEST, like[:0] if isinstance(like, np.ndarray) else [], []
+        empty.labels = np.empty(0, dtype=np.int32)
+        return empty
 
     def only(self, rows: NDArray[np.integer[Any]]) -> Self:
         """Return some of the examples, with their own keys."""
-        found = copy.copy(self)
-        found.__dict__.pop("array", None)
-        found.x, found.labels = picked(self.x, rows), self.labels[rows]
-        found.keys = [self.keys[row] for row in rows.tolist()]
-        return found
+        chosen = copy.copy(self)
+        chosen.__dict__.pop("array", None)
+        chosen.x, chosen.labels = picked(self.x, rows), self.labels[rows]
+        chosen.keys = [self.keys[row] for row in rows.tolist()]
+        return chosen
 
     def __repr__(self) -> str:
         return f"ExampleSet({self.name!r}, n_examples={len(self)})"

@@ -107,16 +107,16 @@ class Chooser:
         )
         table = ModelAnswers(self._relations).top_memorized(None, query)
         ids = values_of(table.column("train_id"))
-        found = {}
+        scores = {}
         for rule, column in {
             "raw": "memorization",
             "lower": "lo",
             "shrunk": "shrunk",
             "held_out": "p_out",
         }.items():
-            found[rule] = np.full(self._n_train, np.nan)
-            found[rule][ids] = np.array(table.column(column).to_pylist(), dtype=np.float64)
-        return found
+            scores[rule] = np.full(self._n_train, np.nan)
+            scores[rule][ids] = np.array(table.column(column).to_pylist(), dtype=np.float64)
+        return scores
 
     def experiment(self, design: Design) -> Experiment:
         """Return the experiment, whose first rule must remove something at every threshold.
@@ -208,14 +208,14 @@ class Chooser:
         None if a class has too few. Ties are broken at random.
         """
         hard = self.scores["held_out"]
-        found: list[NDArray[np.int64]] = []
+        matched: list[NDArray[np.int64]] = []
         for label in np.unique(self._labels[removed]):
             wanted = removed[self._labels[removed] == label]
             free = np.setdiff1d(np.flatnonzero((self._labels == label) & ~np.isnan(hard)), removed)
             if len(free) <= len(wanted):  # would remove the class, or cannot
                 return None
-            found.append(_nearest(hard[wanted], free, hard, self._rng))
-        return np.sort(np.concatenate(found)).astype(np.int32)
+            matched.append(_nearest(hard[wanted], free, hard, self._rng))
+        return np.sort(np.concatenate(matched)).astype(np.int32)
 
     def _near_duplicates(self, removed: Ids) -> tuple[tuple[int, int], ...]:
         """Return the pairs of a removed and a test example of which the first all but decides the second."""

@@ -116,13 +116,13 @@ class Findings:
             (arm.rule, arm.threshold): at for at, arm in enumerate(arms) if arm.control == "memorized"
         }
         lowest = {rule: min(t for r, t in memorized if r == rule) for rule, _ in memorized}
-        found = []
+        comparisons = []
         for at, arm in enumerate(arms):
             if arm.control in {"random", "matched"}:
-                found.append(self._compared(memorized[arm.rule, arm.threshold], at))
+                comparisons.append(self._compared(memorized[arm.rule, arm.threshold], at))
             elif arm.control == "added":
-                found.append(self._compared(memorized[arm.rule, lowest[arm.rule]], at))
-        return found
+                comparisons.append(self._compared(memorized[arm.rule, lowest[arm.rule]], at))
+        return comparisons
 
     def _compared(self, memorized: int, control: int) -> Comparison:
         arm = self.experiment.arms[memorized]
@@ -274,16 +274,16 @@ class Findings:
             connection.register("outcomes", pa.table(outcomes))
             asked = IntervalSpec("simultaneous", self.level).parameters()
             values = {"alpha": asked["alpha"], "fixed_z": asked["fixed_z"], "k": k}
-            found = connection.sql(LOSSES, params=values).to_arrow_table()
+            losses = connection.sql(LOSSES, params=values).to_arrow_table()
         if relations is None or chosen.arm.removed is None:
-            return found
+            return losses
         names = [
-            _influencers(relations, test_id, chosen.arm.removed) for test_id in found["test_id"].to_pylist()
+            _influencers(relations, test_id, chosen.arm.removed) for test_id in losses["test_id"].to_pylist()
         ]
         for column, kind in (("influencers", pa.int64()), ("influences", pa.float64())):
             listed = [list(of if column == "influencers" else of.values()) for of in names]
-            found = found.append_column(column, pa.array(listed, pa.list_(kind)))
-        return found
+            losses = losses.append_column(column, pa.array(listed, pa.list_(kind)))
+        return losses
 
 
 def _difference(pairs: Sequence[NDArray[np.bool_] | None], kept: NDArray[np.bool_], level: float) -> Mean:
@@ -315,17 +315,17 @@ def _sentence(item: Comparison, level: float) -> str:
         what = f"Adding back the slice memorized from {control.threshold:g} on ({control.rule})"
     if difference.n == 0:
         return f"{what}: no repetition of this and of {control.control} yet."
-    found = f"{what} {_effect(item)}"
+    effect = f"{what} {_effect(item)}"
     if math.isnan(difference.lo):
         few = fewest(level) - difference.n
-        return f"{found}: too few repetitions for an interval, {few} more {verb(few, 'gives', 'give')} one."
+        return f"{effect}: too few repetitions for an interval, {few} more {verb(few, 'gives', 'give')} one."
     interval = f"{100 * difference.lo:+.2f} to {100 * difference.hi:+.2f}"
     if difference.excludes_zero:
-        return f"{found} ({interval}): it separates."
+        return f"{effect} ({interval}): it separates."
     if item.n_more is None:
-        return f"{found} ({interval}): it does not separate, nor would it with a million repetitions."
+        return f"{effect} ({interval}): it does not separate, nor would it with a million repetitions."
     more = f"about {count(item.n_more, 'more repetition')} would tell"
-    return f"{found} ({interval}): it does not separate; at this difference and spread {more}."
+    return f"{effect} ({interval}): it does not separate; at this difference and spread {more}."
 
 
 def _without_near_duplicates(item: Comparison) -> str:

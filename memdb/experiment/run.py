@@ -262,7 +262,7 @@ class Progress:
             arm = experiment.arm_of(model.seed)
             if arm < len(positions):
                 positions[arm][model.seed] = position
-        found = []
+        kept = []
         for arm, of_arm in enumerate(positions):
             rows: dict[int, int] = {}
             n_tried = 2 * len(of_arm) + GAP  # some may be retracted, or still missing
@@ -272,8 +272,8 @@ class Progress:
                 seed = arm_seed(store_seed, arm, repetition)
                 if seed in of_arm:
                     rows[repetition] = of_arm[seed]
-            found.append(rows)
-        return cls(tuple(found))
+            kept.append(rows)
+        return cls(tuple(kept))
 
 
 def seeds_to_train(store: Store, n_models: int | None, add: int | None) -> ArmSeeds:

@@ -53,8 +53,8 @@ def mean_of(values: Sequence[float] | NDArray[np.float64], level: float, step: f
 
 def accuracy_of(values: Sequence[float] | NDArray[np.float64], level: float, step: float = 0.0) -> Mean:
     """Return the same of accuracies, whose intervals stay from 0 to 1."""
-    found = mean_of(values, level, step)
-    return replace(found, lo=max(0.0, found.lo), hi=min(1.0, found.hi)) if not math.isnan(found.lo) else found
+    mean = mean_of(values, level, step)
+    return replace(mean, lo=max(0.0, mean.lo), hi=min(1.0, mean.hi)) if not math.isnan(mean.lo) else mean
 
 
 def half_width(n: int, level: float) -> float:

@@ -175,11 +175,11 @@ def arm_seed(store_seed: int, arm: int, repetition: int) -> int:
 
 
 def _pairs(read: Reader, name: str, n_train: int, n_test: int) -> Pairs:
-    found = []
+    pairs = []
     for value in read.take(name, list, []):
         match value:
             case [int(train_id), int(test_id)] if 0 <= train_id < n_train and 0 <= test_id < n_test:
-                found.append((train_id, test_id))
+                pairs.append((train_id, test_id))
             case _:
                 read.problems.append(f"{read.place}.{name} has a bad entry")
-    return tuple(found)
+    return tuple(pairs)

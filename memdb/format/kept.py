@@ -37,13 +37,13 @@ class Kept:
         Raises:
             WrongFormatError: they are not as many as the store's training examples, ``n_kept``.
         """
-        found = bits.ids_of_text(self.text, self.n_examples)
-        if found is None or len(found) != n_kept:
+        ids = bits.ids_of_text(self.text, self.n_examples)
+        if ids is None or len(ids) != n_kept:
             raise WrongFormatError(
                 f"{place} does not say which {n_kept:,} of {self.n_examples:,} training examples it is of",
                 hint="ask its owner for an undamaged copy",
             )
-        return found
+        return ids
 
     def to_document(self) -> dict[str, Json]:
         """Return the JSON object."""

@@ -157,8 +157,8 @@ class Manifest:
     def imports(self) -> dict[str, str]:
         """What training would import: import paths of `recipe` and `dataset`, unless they are built in."""
         dataset = self.dataset if plugins.is_import_path(self.dataset) else None
-        found = {"recipe": self.recipe.imports, "dataset": dataset}
-        return {kind: path for kind, path in found.items() if path is not None}
+        paths = {"recipe": self.recipe.imports, "dataset": dataset}
+        return {kind: path for kind, path in paths.items() if path is not None}
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -345,9 +345,9 @@ class Manifest:
         if not is_one == is_required == (self.subset_scheme == SCHEME):
             read.problems.append(f"{read.place} has an experiment, its feature or its subsets, not all three")
         sizes = (self.train.n_examples, self.set_named(layout.TEST).n_examples)
-        found = Experiment.from_reader(read.inside("experiment"), *sizes) if is_one else None
+        experiment = Experiment.from_reader(read.inside("experiment"), *sizes) if is_one else None
         read.finish("ask its owner for an undamaged copy")
-        return replace(self, experiment=found)
+        return replace(self, experiment=experiment)
 
     def _contradictions(self, place: str) -> Iterator[str]:
         """Yield what is wrong with the sets: their names, and more examples than the listed objects hold.

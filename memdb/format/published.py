@@ -132,9 +132,9 @@ class Published:
     @property
     def groups(self) -> dict[str, ObjectInfo]:
         """Return the documents of what belongs to no snapshot's own document, by their folder."""
-        found = {layout.THUMBNAILS: self.thumbnails, layout.SHEETS: self.sheets}
-        found |= {layout.site(self.site[0]): self.site[1]} if self.site else {}
-        return {folder: info for folder, info in found.items() if info is not None}
+        documents = {layout.THUMBNAILS: self.thumbnails, layout.SHEETS: self.sheets}
+        documents |= {layout.site(self.site[0]): self.site[1]} if self.site else {}
+        return {folder: info for folder, info in documents.items() if info is not None}
 
     @property
     def snapshots(self) -> tuple[PublishedSnapshot, ...]:

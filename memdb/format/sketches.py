@@ -74,9 +74,9 @@ class Projection:
             WrongFormatError: they do not describe a projection.
         """
         read = Reader(attributes, place)
-        found = cls.from_reader(read)
+        projection = cls.from_reader(read)
         read.finish("run the query on an undamaged copy of the store; `memdb verify` lists what is damaged")
-        return found
+        return projection
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +142,8 @@ def is_sketch(path: str) -> bool:
 def sketched_slots(paths: Iterable[str], sets: Iterable[str], n_models: int) -> list[int]:
     """Return the positions of a segment's models that have a sketch for all of these sets."""
     slots: dict[str, set[int]] = {name: set() for name in sets}
-    for found in filter(None, map(_PATH.fullmatch, paths)):
-        if found[1] in slots:
-            slots[found[1]].add(int(found[2]))
+    for match in filter(None, map(_PATH.fullmatch, paths)):
+        if match[1] in slots:
+            slots[match[1]].add(int(match[2]))
     complete = set.intersection(*slots.values()) if slots else set()
     return sorted(slot for slot in complete if slot < n_models)

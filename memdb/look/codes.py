@@ -24,8 +24,8 @@ def planes(values: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
     """
     kind = np.dtype("<u2" if int(values.max(initial=0)) <= 0xFFFF else "<u4")
     n_rows, n_columns = values.shape
-    found = np.ascontiguousarray(values, dtype=kind)[:, :, None].view(np.uint8)
-    return np.moveaxis(found, 2, 0).reshape(kind.itemsize * n_rows, n_columns)
+    split = np.ascontiguousarray(values, dtype=kind)[:, :, None].view(np.uint8)
+    return np.moveaxis(split, 2, 0).reshape(kind.itemsize * n_rows, n_columns)
 
 
 def thousandths(values: NDArray[np.floating[Any]], flag: NDArray[np.bool_]) -> NDArray[np.uint16]:
@@ -34,11 +34,11 @@ def thousandths(values: NDArray[np.floating[Any]], flag: NDArray[np.bool_]) -> N
     Twice the thousandths, and one more where ``flag`` is set; `MISSING` for NaN. The digits are what readers
     compare with a command's, and compress to a tenth of what float64 does.
     """
-    found = np.full(values.shape, MISSING, dtype=np.uint16)
+    codes = np.full(values.shape, MISSING, dtype=np.uint16)
     known = ~np.isnan(values)
     digits = np.char.mod("%.3f", np.abs(values[known]))
-    found[known] = 2 * np.rint(digits.astype(np.float64) * 1000).astype(np.uint16) + flag[known]
-    return found
+    codes[known] = 2 * np.rint(digits.astype(np.float64) * 1000).astype(np.uint16) + flag[known]
+    return codes
 
 
 def q_codes(values: NDArray[np.floating[Any]], bound: float) -> NDArray[np.uint16]:

@@ -159,12 +159,12 @@ def lists_of(
 
     def all_of(name: str, owners: NDArray[np.int32], n_peers: int) -> Lists:
         nonlocal done
-        found = np.zeros((len(owners), len(GROUPS[name]), SHOWN, 3), dtype=np.uint32)
-        for place, one in enumerate(finder.lists(name, owners.tolist(), n_peers)):
-            found[place] = one
+        partners = np.zeros((len(owners), len(GROUPS[name]), SHOWN, 3), dtype=np.uint32)
+        for position, one in enumerate(finder.lists(name, owners.tolist(), n_peers)):
+            partners[position] = one
             done += 1
             progress(done, len(trains) + n_tests)
-        return Lists(owners, found)
+        return Lists(owners, partners)
 
     helped = all_of(layout.TRAIN, trains, max(SHOWN, min(PEER_LISTS, PAIRS // n_train)))
     tests = _most_helped(helped, n_test)[:n_tests]
@@ -176,9 +176,9 @@ def settled(relations: Relations, rows: NDArray[np.int32], looks: list[int]) -> 
 
     For each look: models that had the example, those of them that are right on it, and all that are.
     """
-    found = np.zeros((len(rows), len(looks), 3), dtype=np.uint32)
+    sums_by_look = np.zeros((len(rows), len(looks), 3), dtype=np.uint32)
     if not looks:
-        return packed(found.reshape(len(rows), -1))
+        return packed(sums_by_look.reshape(len(rows), -1))
     order = order_of_commit(relations.snapshot)
     starts = np.array([0, *looks[:-1]])
     for start in range(0, len(rows), ROWS_AT_ONCE):
@@ -189,8 +189,8 @@ def settled(relations: Relations, rows: NDArray[np.int32], looks: list[int]) -> 
         )
         for column, values in enumerate((inside, inside & right, right)):
             sums = np.add.reduceat(values, starts, axis=0, dtype=np.uint32)
-            found[start : start + len(some), :, column] = sums.cumsum(axis=0).T
-    return packed(found.reshape(len(rows), -1))
+            sums_by_look[start : start + len(some), :, column] = sums.cumsum(axis=0).T
+    return packed(sums_by_look.reshape(len(rows), -1))
 
 
 def _columns(relations: Relations) -> tuple[dict[str, NDArray[np.int32]], dict[str, NDArray[Any]]]:
@@ -227,18 +227,18 @@ def strongest_pairs(relations: Relations) -> NDArray[Any]:
     snapshot = relations.snapshot
     if not (snapshot.n_models and snapshot.manifest.set_named(layout.TEST).n_examples):
         return np.zeros((1, 5), dtype="<u4")
-    least, found = _found_pairs(relations)
-    if found is None:
+    least, pairs = _found_pairs(relations)
+    if pairs is None:
         return np.array([[0, 1000, 0, 0, 0]], dtype="<u4")
     columns = {
-        name: values_of(found.column(name))
+        name: values_of(pairs.column(name))
         for name in ("train_id", "test_id", "k_in", "influence", "shrunk", "q_value")
     }
     rows = np.lexsort((columns["test_id"], columns["train_id"], -columns["influence"]))[:MOST_PAIRS]
     columns = {name: values[rows] for name, values in columns.items()}
     coded = (score_codes(columns["shrunk"]), q_codes(columns["q_value"], CONVINCING))
     ids = (columns[name] for name in ("train_id", "test_id", "k_in"))
-    head = [[found.num_rows, round(1000 * least), 0, 0, 0]]
+    head = [[pairs.num_rows, round(1000 * least), 0, 0, 0]]
     return np.concatenate([head, np.stack([*ids, *coded], axis=1)]).astype("<u4")
 
 
@@ -265,12 +265,12 @@ def _most_helped(helped: Lists, n_test: int) -> NDArray[np.int32]:
 def _facts(relations: Relations, level: float) -> dict[str, Any]:
     row = info(relations, IntervalSpec("anytime", level)).to_pylist()[0]
     snapshot = relations.snapshot
-    found = {name: row[name] for name in SHOWN_FACTS}
-    found["created_at"] = str(found["created_at"])
-    found |= {"store": shown(snapshot.url), "written_at": f"{datetime.now(UTC):%Y-%m-%d}"}
-    found |= {"level": level, "alpha": IntervalSpec("anytime", level).parameters()["alpha"]}
-    found |= {"models_sha256": snapshot.models_sha256, "snapshot": snapshot.number}
-    return found | {"class_names": [_cut(name) for name in relations.class_names]}
+    facts = {name: row[name] for name in SHOWN_FACTS}
+    facts["created_at"] = str(facts["created_at"])
+    facts |= {"store": shown(snapshot.url), "written_at": f"{datetime.now(UTC):%Y-%m-%d}"}
+    facts |= {"level": level, "alpha": IntervalSpec("anytime", level).parameters()["alpha"]}
+    facts |= {"models_sha256": snapshot.models_sha256, "snapshot": snapshot.number}
+    return facts | {"class_names": [_cut(name) for name in relations.class_names]}
 
 
 def _keys(relations: Relations, set_name: str) -> list[str] | None:

@@ -152,9 +152,9 @@ def _by_memorization(answers: Answers, choice: Choice) -> Gallery:
     lines, listed = [], []
     for number, level in enumerate(LEVELS):
         rng = np.random.default_rng([choice.seed, number])
-        found = rows_of(rows, _near(scores, level, choice.k, rng)).to_pylist()
-        lines.append(Line(level, tuple(map(hanging.memorized, found))))
-        listed += [{"near": level, **row} for row in found]
+        near = rows_of(rows, _near(scores, level, choice.k, rng)).to_pylist()
+        lines.append(Line(level, tuple(map(hanging.memorized, near))))
+        listed += [{"near": level, **row} for row in near]
     source = source_of(answers.relations, choice.level, "simultaneous")
     return Gallery(choice, tuple(lines), source, _table(listed, ("near", *rows.column_names)))
 
@@ -193,16 +193,16 @@ def _telling(answers: Answers, choice: Choice, progress: Progress) -> list[int]:
     options: PairOptions = {"top": 1 if label is None else SOME, "level": choice.level, "progress": progress}
     for least in (MEMORIZED, None):
         pairs = answers.pairs({**options, "min_memorization": least}).to_pylist()
-        found = [row for row in pairs if label in {None, row["train_label"]} and row["influence"] > 0]
-        if found:
+        telling = [row for row in pairs if label in {None, row["train_label"]} and row["influence"] > 0]
+        if telling:
             break
     else:
         of = "" if choice.class_name is None else f" of class {choice.class_name!r}"
         raise NotFoundError(
             f"no training example{of} helps any test example", hint="add models, or take another class"
         )
-    found.sort(key=lambda row: -(row["influence"] if row["lo"] is None else row["lo"]))
-    return list(dict.fromkeys(row["train_id"] for row in found))[: choice.rows]
+    telling.sort(key=lambda row: -(row["influence"] if row["lo"] is None else row["lo"]))
+    return list(dict.fromkeys(row["train_id"] for row in telling))[: choice.rows]
 
 
 def _control(answers: Answers, own: Row, helped: Sequence[Row], choice: Choice) -> list[Row]:
@@ -222,5 +222,5 @@ def _control(answers: Answers, own: Row, helped: Sequence[Row], choice: Choice) 
 def _table(rows: Sequence[Row], names: Sequence[str]) -> pa.Table:
     import pyarrow as pa  # noqa: PLC0415
 
-    found = pa.Table.from_pylist([{name: row.get(name) for name in names} for row in rows])
-    return found if len(found) else pa.table({name: [] for name in names})
+    table = pa.Table.from_pylist([{name: row.get(name) for name in names} for row in rows])
+    return table if len(table) else pa.table({name: [] for name in names})

@@ -45,9 +45,9 @@ def table_of(relation: DuckDBPyRelation, contents: Contents | None) -> str:
     found = relation.limit(ROWS + 1).to_arrow_table()
     all_names = found.column_names
     names = all_names[:COLUMNS]
-    values = found.select(range(len(names))).rename_columns([str(place) for place in range(len(names))])
+    values = found.select(range(len(names))).rename_columns([str(column) for column in range(len(names))])
     rows = [list(row.values()) for batch in values.slice(0, ROWS).to_batches() for row in rows_of(batch)]
-    numeric = [any(isinstance(row[place], int | float) for row in rows) for place in range(len(names))]
+    numeric = [any(isinstance(row[column], int | float) for row in rows) for column in range(len(names))]
     sides = ["right" if is_numeric else "left" for is_numeric in numeric]
     pictures, lines, room = _Pictures(contents), [], MOST_BYTES - PICTURE_BYTES
     for row in rows:

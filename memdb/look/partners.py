@@ -81,13 +81,13 @@ class Finder:
         groups = GROUPS[set_name]
         for start in range(0, len(rows), AT_ONCE):
             some = list(rows[start : start + AT_ONCE])
-            found = np.zeros((len(some), len(groups), SHOWN, 3), dtype=np.uint32)
-            found[..., 2] = MISSING
-            self._fill(found, set_name, some)
+            lists = np.zeros((len(some), len(groups), SHOWN, 3), dtype=np.uint32)
+            lists[..., 2] = MISSING
+            self._fill(lists, set_name, some)
             if PEERS in groups:
                 with_peers = some if n_peers is None else some[: max(0, n_peers - start)]
-                self._fill_peers(found[:, groups.index(PEERS)], with_peers)
-            yield from found
+                self._fill_peers(lists[:, groups.index(PEERS)], with_peers)
+            yield from lists
 
     def _fill(self, found: NDArray[np.uint32], set_name: str, rows: Sequence[int]) -> None:
         pairs_of = self._of_train if set_name == layout.TRAIN else self._of_test

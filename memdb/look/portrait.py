@@ -85,10 +85,10 @@ def portrait(answers: Answers, fixed: ExampleRef, k: int, level: float) -> Portr
     hanging = Hanging(relations)
     if fixed.column == "train_id" and not relations.snapshot.manifest.set_named(layout.TEST).n_examples:
         fixed = ExampleRef("target_id", fixed.row)
-    found = {direction: _partners(answers, fixed, direction, k, level) for direction in ("helps", "hurts")}
+    partners = {direction: _partners(answers, fixed, direction, k, level) for direction in ("helps", "hurts")}
     listed = SIDES[fixed.column].listed
     helps, hurts = (
-        tuple(hanging.partner(row, listed) for row in rows.to_pylist()) for rows in found.values()
+        tuple(hanging.partner(row, listed) for row in rows.to_pylist()) for rows in partners.values()
     )
     label = hanging.label_of(fixed.example_set, fixed.row)
     owner, score = hanging.tile(fixed.example_set, fixed.row, label), {}
@@ -98,7 +98,7 @@ def portrait(answers: Answers, fixed: ExampleRef, k: int, level: float) -> Portr
         score = answers.score(fixed.row, None, IntervalSpec("anytime", level)).to_pylist()[0]
         owner, rates = hanging.memorized(score), _rates(score)
     source = source_of(relations, level, INTERVALS)
-    return Portrait(owner, rates, helps, hurts, TITLES[fixed.column], source, _stacked(found), score)
+    return Portrait(owner, rates, helps, hurts, TITLES[fixed.column], source, _stacked(partners), score)
 
 
 def _partners(answers: Answers, fixed: ExampleRef, direction: str, k: int, level: float) -> pa.Table:

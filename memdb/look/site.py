@@ -165,12 +165,12 @@ class SiteWriter:
         encoder = BrowserArray(name, shape, dtype.str, rows)
         self._put(encoder.metadata)
         self._metadata |= array_metadata(encoder.metadata)
-        found = b""
+        digests = b""
         for number, chunk in enumerate(chunks):
             encoded = encoder.encode(number, chunk)
             self._put(encoded)
-            found += b"".join(hashlib.sha256(data).digest() for data in encoded.values())
-        self._arrays[name] = {"kind": dtype.name, "shape": shape, "rows": rows, "sha256": base64_of(found)}
+            digests += b"".join(hashlib.sha256(data).digest() for data in encoded.values())
+        self._arrays[name] = {"kind": dtype.name, "shape": shape, "rows": rows, "sha256": base64_of(digests)}
 
     def _keys(self, contents: Contents) -> None:
         """Write the names of examples, padded with zeros, so that a few can be had alone."""
@@ -193,13 +193,13 @@ class SiteWriter:
             (len(lists.owners), lists.found[0].size + SHA256_WORDS if len(lists.owners) else 1), "<u4"
         )
         batch: dict[str, bytes] = {}
-        for place, (owner, found) in enumerate(zip(lists.owners.tolist(), lists.found, strict=True)):
-            records[place, : found.size] = found.ravel()
-            strip = strip_of(name, owner, found, pictures)
+        for position, (owner, partners) in enumerate(zip(lists.owners.tolist(), lists.found, strict=True)):
+            records[position, : partners.size] = partners.ravel()
+            strip = strip_of(name, owner, partners, pictures)
             if strip is not None:
-                records[place, found.size :] = np.frombuffer(hashlib.sha256(strip).digest(), "<u4")
+                records[position, partners.size :] = np.frombuffer(hashlib.sha256(strip).digest(), "<u4")
                 batch[f"{name}/strips/{owner}"] = strip
-            if len(batch) == STRIPS_AT_ONCE or (batch and place == len(records) - 1):
+            if len(batch) == STRIPS_AT_ONCE or (batch and position == len(records) - 1):
                 self._put(batch)
                 batch = {}
         self._array(f"{name}/partners", records, LISTS_AT_ONCE)
@@ -236,8 +236,8 @@ def strip_of(
         at = np.flatnonzero(ids >= 0)
         if other in pictures and pictures[other].shape == own.shape and len(at):
             found_there = pictures[other].rows(ids[at].tolist())
-            for place, one in zip((1 + group * shown + at).tolist(), found_there, strict=True):
-                tiles[place] = one
+            for position, one in zip((1 + group * shown + at).tolist(), found_there, strict=True):
+                tiles[position] = one
     return own.encoded(tiles, -(-len(tiles) // COLUMNS) * COLUMNS)
 
 
@@ -273,9 +273,9 @@ def _origin(address: str) -> str:
 
 def bits_of(blocks: Sequence[Segment]) -> list[dict[str, Any]]:
     """Return what the page has to know to count pairs from the bits of blocks; nothing if there are none."""
-    found: list[dict[str, Any]] = []
+    described: list[dict[str, Any]] = []
     if any(path not in block.metadata for block in blocks for path in BITS.values()):
-        return found
+        return described
     for block in blocks:
         one: dict[str, Any] = {"group": block.group, "n_models": len(block.models)}
         for name, path in BITS.items():
@@ -291,5 +291,5 @@ def bits_of(blocks: Sequence[Segment]) -> list[dict[str, Any]]:
                 "name": path, "rows": chunk, "inner": inner, "sizes": [info.size for info in infos],
                 "sha256": base64_of(b"".join(bytes.fromhex(info.sha256) for info in infos)),
             }  # fmt: skip
-        found.append(one)
-    return found
+        described.append(one)
+    return described

@@ -69,19 +69,19 @@ class Viewer:
         """
         kind, _, rest = path.partition("/")
         set_name, _, number = rest.partition("/")
-        found: Answer | None = None
+        answer: Answer | None = None
         if not rest:
-            found = self._whole(kind)
+            answer = self._whole(kind)
         elif kind == "array":
-            found = self._array(rest)
+            answer = self._array(rest)
         elif number.isascii() and number.isdecimal() and len(number) < LONGEST_NUMBER:
             with self._lock:
-                found = self._of(kind, set_name, int(number))
-        if found is None:
+                answer = self._of(kind, set_name, int(number))
+        if answer is None:
             raise NotFoundError(
                 f"there is nothing at {path[:LONGEST_PATH]}", hint="open the page's own address"
             )
-        return found
+        return answer
 
     def _whole(self, name: str) -> Answer | None:
         """Return what is one of its kind."""

@@ -91,8 +91,8 @@ def _candidates(answers: Answers, interval: IntervalSpec) -> pa.Table:
 
 def _of_each(rows: pa.Table, n_examples: int) -> pa.Table:
     """Return one row an example, by ascending ids; NULLs for those that ``rows`` lacks."""
-    place = np.zeros(n_examples, dtype=np.int64)
+    row_of = np.zeros(n_examples, dtype=np.int64)
     has_one = np.zeros(n_examples, dtype=np.bool_)
     ids = values_of(rows.column("train_id"))
-    place[ids], has_one[ids] = np.arange(rows.num_rows), True
-    return rows.take(column(place, has_one))
+    row_of[ids], has_one[ids] = np.arange(rows.num_rows), True
+    return rows.take(column(row_of, has_one))

@@ -131,10 +131,10 @@ def score_columns(
     """Return scores under their name, and what ranking needs of each, NULL where an arm is empty."""
     arms = formulas.of_counts(k_in, n_in, k_out, n_out)
     with np.errstate(divide="ignore", invalid="ignore"):
-        found = {
+        columns = {
             score: formulas.score(arms), "p_in": k_in / n_in, "p_out": k_out / n_out,
             "effect_se": formulas.effect_se(arms), "ac_z": formulas.ac_z(arms),
             "null_se": formulas.null_se(arms),
         }  # fmt: skip
     valid = {"p_in": n_in > 0, "p_out": n_out > 0, "ac_z": None}
-    return {name: arrow_column(values, valid.get(name, arms.are_filled)) for name, values in found.items()}
+    return {name: arrow_column(values, valid.get(name, arms.are_filled)) for name, values in columns.items()}

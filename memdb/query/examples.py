@@ -73,9 +73,9 @@ def find_one(relations: Rows, names: ExampleNames, columns: Sequence[str]) -> Ex
     given = [(column, names.get(column), names.get(column.replace("_id", "_key"))) for column in columns]
     named = [(column, row, key) for column, row, key in given if row is not None or key is not None]
     if len(named) != 1 or None not in named[0][1:]:
-        found = "none" if not named else "more than one"
+        how_many = "none" if not named else "more than one"
         raise InvalidInputError(
-            f"name exactly one example, {found} was given",
+            f"name exactly one example, {how_many} was given",
             hint=f"use one of {' or '.join(columns)}, or its key",
             parameter=tuple(columns),
         )

@@ -36,10 +36,10 @@ def stored_influence(relations: Relations, test_id: int, k: int, interval: Inter
     if derived is None or relations.outcome != "correct" or min(k, n_train) > derived[1].listed:
         return None
     pairs, scores = read_pairs(relations.snapshot, test_id)
-    found = found_pairs(
+    first_pairs = found_pairs(
         pairs[None, :, :k], relations.snapshot.n_models, test_id, are_labelled=relations.are_labelled
     )
-    shown = scored(found, 1.0)
+    shown = scored(first_pairs, 1.0)
     candidates = _candidates(derived[1].n_in, int(pairs[PAIR_ROWS.index("n_correct"), 0]), relations)
     shrunk, q_value = scores[:k].T
     standing = Standing(candidates, shrunk, q_value, np.arange(len(shrunk)))

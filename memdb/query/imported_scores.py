@@ -190,8 +190,10 @@ def with_table(
 
 def named_in(statement: str, tables: Sequence[ScoreTable]) -> list[ScoreTable]:
     """Return the score tables whose relations a statement names, as in ``FROM cifar100.memorization``."""
-    found = re.findall(r'(?:"([^"]+)"|(\w+))\s*\.\s*"?(?:memorization|influence)\b', statement, re.IGNORECASE)
-    names = {(quoted or plain).lower() for quoted, plain in found}
+    matches = re.findall(
+        r'(?:"([^"]+)"|(\w+))\s*\.\s*"?(?:memorization|influence)\b', statement, re.IGNORECASE
+    )
+    names = {(quoted or plain).lower() for quoted, plain in matches}
     return [table for table in tables if table.name.lower() in names - SCHEMAS]
 
 
@@ -243,14 +245,14 @@ class ScoreAnswers:
         Raises:
             NotFoundError: the influence was not imported.
         """
-        found = self.scores(relation_of(target), ids_of(train_id, target), interval)
-        if found.num_rows == 0 and target is not None:
+        rows = self.scores(relation_of(target), ids_of(train_id, target), interval)
+        if rows.num_rows == 0 and target is not None:
             raise NotFoundError(
                 f"{self.relations.scores.table.name} has no influence of training example {train_id} on "
                 f"{'test' if target.column == 'test_id' else 'training'} example {target.row}",
                 hint="it has those that its makers published: `memdb pairs --top 3` shows some",
             )
-        return found
+        return rows
 
     def scores(
         self,

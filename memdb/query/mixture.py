@@ -52,15 +52,15 @@ def fitted_effects(histograms: Counts | Numbers) -> list[Effects]:
     A fit to chance alone finds effects, too, in the few largest z. The Bayesian information criterion
     (Schwarz 1978) charges the one parameter more, the share of effects, with a factor of sqrt(n).
     """
-    centers, found = _centers(), []
+    centers, fitted = _centers(), []
     for histogram, weights in zip(histograms, fitted_mixtures(histograms), strict=True):
         used = np.flatnonzero(histogram)
         # without effects the density underflows far out; its logarithm is that of a normal distribution
         gains = np.log(_densities()[used] @ weights) + centers[used] ** 2 / 2
         gain = float(histogram[used] @ gains) + PRIOR_NULLS * math.log(weights[0])
         against = math.log(max(1.0, float(histogram.sum()))) / 2 - gain
-        found.append(Effects(weights, (1 - math.tanh(against / 2)) / 2))
-    return found
+        fitted.append(Effects(weights, (1 - math.tanh(against / 2)) / 2))
+    return fitted
 
 
 def binned(abs_z: Numbers, times: Counts | None = None) -> Counts | Numbers:
@@ -188,7 +188,7 @@ class _Fits:
 
 def _bounded_steps(weights: Numbers, gradient: Numbers, curvature: Numbers) -> Numbers:
     """Return the step to the maximum of each quadratic subject to weights >= 0, by an active-set method."""
-    found, left, steps = np.empty(weights.shape), np.arange(len(weights)), np.zeros(weights.shape)
+    moved, left, steps = np.empty(weights.shape), np.arange(len(weights)), np.zeros(weights.shape)
     free = (weights > 0) | (gradient > 0)
     # where a weight is fixed, a row of the unit matrix says that it does not move
     matrix = np.where(free[:, :, None] & free[:, None, :], curvature, np.eye(len(SPREADS)))
@@ -199,9 +199,9 @@ def _bounded_steps(weights: Numbers, gradient: Numbers, curvature: Numbers) -> N
         falling = at + moves < 0
         stopped = ~falling.any(axis=1)
         if stopped.any():
-            found[left[stopped]] = (steps + moves)[stopped]
+            moved[left[stopped]] = (steps + moves)[stopped]
             if stopped.all():
-                return found
+                return moved
             kept = ~stopped
             left, weights, gradient, curvature = left[kept], weights[kept], gradient[kept], curvature[kept]
             matrix, free, steps = matrix[kept], free[kept], steps[kept]
@@ -213,8 +213,8 @@ def _bounded_steps(weights: Numbers, gradient: Numbers, curvature: Numbers) -> N
         steps[rows, first] = -weights[rows, first]
         matrix[rows, first] = matrix[rows, :, first] = 0.0
         matrix[rows, first, first] = 1.0
-    found[left] = steps
-    return found
+    moved[left] = steps
+    return moved
 
 
 def _bounded_steps_one_by_one(weights: Numbers, gradient: Numbers, curvature: Numbers) -> Numbers:
@@ -273,9 +273,9 @@ def _shrinkage(weights: Numbers) -> Numbers:
 def _interpolated(tables: Numbers, which: Counts, abs_z: Numbers) -> Numbers:
     """Return values between those that a table, one of several, has at the centres of the bins."""
     n_bins = tables.shape[1]
-    place = np.clip(abs_z / BIN - 0.5, 0.0, n_bins - 1)
-    below = np.minimum(place, n_bins - 2).astype(np.int64)
-    part, at = place - below, which * n_bins + below
+    bin_of = np.clip(abs_z / BIN - 0.5, 0.0, n_bins - 1)
+    below = np.minimum(bin_of, n_bins - 2).astype(np.int64)
+    part, at = bin_of - below, which * n_bins + below
     values = tables.reshape(-1)
     low = values[at]
     between: Numbers = low + part * (values[at + 1] - low)

@@ -232,13 +232,13 @@ def _sketches_of(snapshot: Snapshot) -> dict[str, object]:
 
     Published copies do not tell: their blocks, whose documents would, are left unread.
     """
-    found = [] if snapshot.is_published else find_sketches(snapshot)
-    if snapshot.is_published or not (found or snapshot.manifest.sketches):
+    sketches = [] if snapshot.is_published else find_sketches(snapshot)
+    if snapshot.is_published or not (sketches or snapshot.manifest.sketches):
         return {}
     return {
-        "n_sketched": len(found),
-        "sketch_size": found[0].projection.size if found else None,
-        "sketch_bytes": sum(one.n_bytes for one in found),
+        "n_sketched": len(sketches),
+        "sketch_size": sketches[0].projection.size if sketches else None,
+        "sketch_bytes": sum(one.n_bytes for one in sketches),
     }
 
 

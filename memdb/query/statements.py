@@ -162,14 +162,14 @@ def _type(kind: DuckDBPyType, as_text: Kind) -> str:
 
 def _distinct(names: Sequence[str]) -> list[str]:
     """Return unique column names, numbering repeated ones as DuckDB does in tables."""
-    found: dict[str, str] = {}
+    taken: dict[str, str] = {}
     for name in names:
         distinct, n = name, 0
-        while distinct.lower() in found:
+        while distinct.lower() in taken:
             n += 1
             distinct = f"{name}_{n}"
-        found[distinct.lower()] = distinct
-    return list(found.values())
+        taken[distinct.lower()] = distinct
+    return list(taken.values())
 
 
 def _quoted(name: str) -> str:

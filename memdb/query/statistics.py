@@ -90,10 +90,10 @@ def shrunk(candidates: Candidates, effects: Mapping[bool, Effects] | None = None
     """
     strata = candidates.strata.astype(np.int64)
     if effects:
-        found = [effects[False], effects[True]]
+        of_strata = [effects[False], effects[True]]
     else:
-        found = fitted_effects(chance_histograms(candidates, strata, 2))
-    return shrunk_by(found, candidates, strata)
+        of_strata = fitted_effects(chance_histograms(candidates, strata, 2))
+    return shrunk_by(of_strata, candidates, strata)
 
 
 def chance_histograms(candidates: Candidates, groups: Counts, n_groups: int) -> Counts | Numbers:

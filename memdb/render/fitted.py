@@ -105,9 +105,9 @@ class Fitted:
             least = [self._least(n, most) for n, most in zip(kept, widths, strict=True)]
             spare = room - sum(least)
             if spare >= 0:
-                for place, (low, most) in enumerate(zip(least, widths, strict=True)):
-                    widths[place] = low + min(spare, most - low)
-                    spare -= widths[place] - low
+                for column, (low, most) in enumerate(zip(least, widths, strict=True)):
+                    widths[column] = low + min(spare, most - low)
+                    spare -= widths[column] - low
                 return kept, widths, 0, True
             last = max(kept, key=lambda n: (self.columns[n].rank, n))
             if self.columns[last].rank == 0:

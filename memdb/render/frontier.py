@@ -98,11 +98,11 @@ def _about(columns: Sequence[Key]) -> str:
 
 def _columns(rows: Sequence[Row]) -> list[Key]:
     """Return the measures that a table has room for, in order."""
-    found = dict.fromkeys((row["measure"], row["at"]) for row in rows)
-    longest = max((at for name, at in found if name == "precision"), default=None)
+    measured = dict.fromkeys((row["measure"], row["at"]) for row in rows)
+    longest = max((at for name, at in measured if name == "precision"), default=None)
     keys = [
         key
-        for key in found
+        for key in measured
         if key[0] not in (*LONGEST, *HIDDEN) or (key[0] not in HIDDEN and key[1] == longest)
     ]
     return sorted(keys, key=lambda key: (list(MEASURES).index(key[0]), key[1] or 0))
@@ -150,12 +150,12 @@ def two_digits(n: int) -> int:
 
 def _series(rows: Sequence[Row], key: Key, against: str) -> dict[str, list[tuple[float | None, float]]]:
     """Return the points of each estimator, ascending; what has no models has one point without an x."""
-    found: dict[str, list[tuple[float | None, float]]] = {}
+    points_of: dict[str, list[tuple[float | None, float]]] = {}
     for row in rows:
         if (row["measure"], row["at"]) == key and row["value"] is not None:
             x = row[AXES[against]]
-            found.setdefault(row["estimator"], []).append((x, row["value"]))
-    return {name: sorted(points, key=lambda point: point[0] or 0.0) for name, points in found.items()}
+            points_of.setdefault(row["estimator"], []).append((x, row["value"]))
+    return {name: sorted(points, key=lambda point: point[0] or 0.0) for name, points in points_of.items()}
 
 
 def _curves(rows: Sequence[Row], measure: str, against: str) -> Text:
@@ -234,8 +234,8 @@ def draw(path: Path, rows: Sequence[Row], title: str, against: str) -> None:
     names = list(dict.fromkeys(row["estimator"] for row in rows if row["estimator"] != EXACT))
     figure = Figure(figsize=(3.4 * max(1, len(keys)), 3.6), layout="constrained")
     figure.suptitle(title, parse_math=False, fontsize=10)
-    for place, key in enumerate(keys, start=1):
-        axes = figure.add_subplot(1, len(keys), place)
+    for column, key in enumerate(keys, start=1):
+        axes = figure.add_subplot(1, len(keys), column)
         for name, points in _series(rows, key, against).items():
             color = "black" if name == EXACT else f"C{names.index(name)}"
             known = [(x, value) for x, value in points if x]
@@ -249,6 +249,6 @@ def draw(path: Path, rows: Sequence[Row], title: str, against: str) -> None:
         axes.xaxis.set_major_formatter(lambda value, _position: f"{value:,g}")
         axes.set_title(MEASURES[key[0]][0].format(at=key[1]), fontsize=9)
         axes.spines[["top", "right"]].set_visible(False)
-        if place == 1:
+        if column == 1:
             axes.legend(frameon=False, fontsize=8)
     write_figure(figure, path)

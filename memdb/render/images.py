@@ -81,10 +81,10 @@ def fitted(rgb: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     if share == 1.0:
         return rgb
     step = max(1, max(height, width) // (side * FINE))  # of a large picture, some pixels tell enough
-    found = rgb[::step, ::step].astype(np.float64)
+    pixels = rgb[::step, ::step].astype(np.float64)
     for axis, n in ((0, height), (1, width)):
-        found = _means(found, max(1, round(n * share)), axis)
-    return np.rint(found).astype(np.uint8)
+        pixels = _means(pixels, max(1, round(n * share)), axis)
+    return np.rint(pixels).astype(np.uint8)
 
 
 def _means(values: NDArray[np.float64], n_parts: int, axis: int) -> NDArray[np.float64]:

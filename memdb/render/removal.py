@@ -94,7 +94,7 @@ def _accuracy(row: Row, name: str, sign: str = "") -> str:
 
 def curves_of(rows: Sequence[Row]) -> dict[tuple[str, str], list[dict[str, Any]]]:
     """Return the curves: by rule and what was removed, points with a fraction left and an accuracy."""
-    found: dict[tuple[str, str], dict[float, dict[str, Any]]] = {}
+    curves: dict[tuple[str, str], dict[float, dict[str, Any]]] = {}
     for row in rows:
         sides = [("memorized", "accuracy")] * (row["control"] != "added")
         sides += [(row["control"], "control_accuracy")]
@@ -106,8 +106,8 @@ def curves_of(rows: Sequence[Row]) -> dict[tuple[str, str], list[dict[str, Any]]
                     **{end: row[f"{value}{end}"] for end in ("_lo", "_hi")},
                     "value": row[value],
                 }
-                found.setdefault((row["rule"], name), {})[row["threshold"]] = point
-    return {name: [points[t] for t in sorted(points)] for name, points in found.items()}
+                curves.setdefault((row["rule"], name), {})[row["threshold"]] = point
+    return {name: [points[t] for t in sorted(points)] for name, points in curves.items()}
 
 
 def picture(rows: Sequence[Row], width: int) -> Text:

@@ -185,10 +185,10 @@ def words_of(sheet: bytes, n: int) -> list[str]:
     Raises:
         ValueError: it is not a sheet of n texts.
     """
-    found = json.loads(sheet)
-    if not (isinstance(found, list) and len(found) == n and all(isinstance(one, str) for one in found)):
+    words = json.loads(sheet)
+    if not (isinstance(words, list) and len(words) == n and all(isinstance(one, str) for one in words)):
         raise ValueError(f"it is not a list of {n} texts")
-    return [one[:LONGEST_WORDS] for one in found]
+    return [one[:LONGEST_WORDS] for one in words]
 
 
 def suffix(shape: Shape | tuple[()]) -> str:

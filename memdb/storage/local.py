@@ -70,16 +70,16 @@ class LocalStorage:
             raise
 
     def find(self, folder: str) -> list[Found]:
-        found = []
+        objects = []
         with self._reported("list", folder):
-            for place, _, names in os.walk(self._root / folder):
+            for parent, _, names in os.walk(self._root / folder):
                 for name in names:
-                    path = Path(place) / name
+                    path = Path(parent) / name
                     with contextlib.suppress(FileNotFoundError):  # its writer has finished
                         status = path.stat()
                         when = datetime.fromtimestamp(status.st_mtime, UTC)
-                        found.append(Found(path.relative_to(self._root).as_posix(), status.st_size, when))
-        return sorted(found, key=lambda item: item.path)
+                        objects.append(Found(path.relative_to(self._root).as_posix(), status.st_size, when))
+        return sorted(objects, key=lambda item: item.path)
 
     def write_all(self, objects: Mapping[str, bytes]) -> None:
         folders = {self._root / PurePosixPath(path).parent for path in objects}

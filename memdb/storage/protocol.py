@@ -105,11 +105,11 @@ def create_once(storage: Storage, path: str, data: bytes) -> None:
     with contextlib.suppress(AlreadyExistsError):
         storage.create(path, data)
     try:
-        found = storage.read(path, most=max(len(data), MAX_DOCUMENT))
+        written = storage.read(path, most=max(len(data), MAX_DOCUMENT))
     except NotFoundError as error:
         hint = "check what answers there for the storage"
         raise StorageError(f"{storage.url}/{path} was acknowledged but is not there", hint=hint) from error
-    if found != data:
+    if written != data:
         raise AlreadyExistsError(f"{storage.url}/{path} already exists", hint="use another place")
 
 

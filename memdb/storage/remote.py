@@ -121,21 +121,21 @@ class RemoteStorage:
         with reported(self.url, "list", folder):
             try:
                 limit = self._patience.listing
-                found = self._asked(folder, limit, "ls", self._full(folder), detail=False)
+                names = self._asked(folder, limit, "ls", self._full(folder), detail=False)
             except FileNotFoundError:
                 return []
-        return sorted({str(name).rstrip("/").rsplit("/", 1)[-1] for name in found} - {""})
+        return sorted({str(name).rstrip("/").rsplit("/", 1)[-1] for name in names} - {""})
 
     def find(self, folder: str) -> list[Found]:
         self._require_listing()
         prefix = f"{self._root.strip('/')}/"
         with reported(self.url, "list", folder):
             limit = self._patience.listing
-            found = self._asked(folder, limit, "find", self._full(folder), detail=True)
+            listing = self._asked(folder, limit, "find", self._full(folder), detail=True)
             return sorted(
                 (
                     Found(name.lstrip("/").removeprefix(prefix), int(item["size"]), _time_of(item))
-                    for name, item in found.items()
+                    for name, item in listing.items()
                 ),
                 key=lambda item: item.path,
             )
@@ -190,13 +190,13 @@ class RemoteStorage:
             if time.monotonic() - begun > self._patience.notice:
                 self._notice(path)
             try:
-                found = self._within(seconds, path, method, *arguments, **options)
+                answer = self._within(seconds, path, method, *arguments, **options)
             except Exception as error:
                 if isinstance(error, FileNotFoundError) or status_of(error) is not None:
                     self._contact.is_made = True
                 raise
             self._contact.is_made = True
-            return found
+            return answer
 
         if is_first:
             return persistently(request, self._patience, min(limit, self._patience.answer))

@@ -126,15 +126,15 @@ def status_of(error: BaseException) -> int | None:
     """Return the HTTP status that an error of any driver carries."""
     for part in chain(error):
         response = getattr(part, "response", None)
-        found: Any = None
+        status: Any = None
         if isinstance(response, dict):
-            found = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+            status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
         for name in ("status", "status_code", "code"):  # one after the other: some are deprecated
-            found = getattr(part, name, None) if found is None else found
-        if isinstance(found, str) and found.isdecimal():
-            found = int(found)
-        if isinstance(found, int) and 100 <= found < 600:
-            return found
+            status = getattr(part, name, None) if status is None else status
+        if isinstance(status, str) and status.isdecimal():
+            status = int(status)
+        if isinstance(status, int) and 100 <= status < 600:
+            return status
     return None
 
 

@@ -39,11 +39,11 @@ def storage_time(storage: Storage) -> datetime:
     path = f"{layout.PROBES}/{secrets.token_hex(8)}"
     storage.write_all({path: b"time"})
     try:
-        found = next((item for item in storage.find(layout.PROBES) if item.path == path), None)
+        probe = next((item for item in storage.find(layout.PROBES) if item.path == path), None)
     finally:
         storage.remove([path])
-    if found is None:
+    if probe is None:
         raise StorageError(
             f"{storage.url}/{path} is not listed though it was written", hint="try again in a moment"
         )
-    return found.modified
+    return probe.modified

@@ -41,10 +41,10 @@ def read_stats(snapshot: Snapshot, set_name: str) -> NDArray[np.int32] | None:
     Raises:
         DamagedError: an object is missing, altered or inconsistent.
     """
-    found = derived_of(snapshot)
-    if found is None or set_name not in COUNTED:
+    published = derived_of(snapshot)
+    if published is None or set_name not in COUNTED:
         return None
-    number, derived = found
+    number, derived = published
     folder = f"{layout.STATS}/{number}"
     shape = len(COUNTED[set_name]), snapshot.manifest.set_named(set_name).n_examples
     if not shape[1]:
@@ -70,10 +70,10 @@ def read_pairs(snapshot: Snapshot, test_id: int) -> tuple[NDArray[np.int32], NDA
         InvalidInputError: the snapshot keeps none.
         DamagedError: an object is missing, altered or inconsistent.
     """
-    found = derived_of(snapshot)
-    if found is None:
+    published = derived_of(snapshot)
+    if published is None:
         raise InvalidInputError(f"{snapshot.url} keeps no lists")
-    number, derived = found
+    number, derived = published
     if derived.listed == 0:
         raise InvalidInputError(f"{snapshot.url} keeps no lists")
     folder, group = f"{layout.TOP_INFLUENCE}/{number}", derived.top_influence

@@ -69,14 +69,14 @@ def write_sheets(
 
     ``advance`` is called with the number of pictures just written.
     """
-    found: dict[str, ObjectInfo] = {}
+    written: dict[str, ObjectInfo] = {}
     metadata: dict[str, Json] = {}
     for name, those in pictures.items():
         order, shape = orders[name], shown_of(those.shape[1:], those.chosen).shape
         attributes = dict(zip(SHAPE, shape, strict=True)) if shape else dict(AS_WORDS)
         encoder = ChunkEncoder(f"{name}/{ORDER}", order.shape, "int32", len(order), attributes, "shuffle")
         array = encoder.metadata | {encoder.name(0): encoder.encode(0, order)}
-        found |= write_objects(store, layout.SHEETS, array)
+        written |= write_objects(store, layout.SHEETS, array)
         metadata |= array_metadata(array)
         batch: dict[str, bytes] = {}
         n_written = 0
@@ -84,10 +84,10 @@ def write_sheets(
             batch[_sheet_name(name, number, shape)] = sheet
             n_done = min((number + 1) * TILES, len(order))
             if len(batch) == AT_ONCE or n_done == len(order):
-                found |= write_objects(store, layout.SHEETS, batch)
+                written |= write_objects(store, layout.SHEETS, batch)
                 advance(n_done - n_written)
                 batch, n_written = {}, n_done
-    return write_document(store, layout.SHEETS, found, metadata)
+    return write_document(store, layout.SHEETS, written, metadata)
 
 
 @dataclass(frozen=True)

@@ -196,24 +196,24 @@ class GroupReader:
         expected: tuple[tuple[int | None, ...], str],
         rows: tuple[int, int] | None,
     ) -> Any:
-        found = self._stated(path)
+        array = self._stated(path)
         shape, dtype = expected
-        fits = len(shape) == len(found.shape) and all(
-            wanted in {None, n} for wanted, n in zip(shape, found.shape, strict=True)
+        fits = len(shape) == len(array.shape) and all(
+            wanted in {None, n} for wanted, n in zip(shape, array.shape, strict=True)
         )
-        if not fits or found.dtype != np.dtype(dtype):
+        if not fits or array.dtype != np.dtype(dtype):
             raise DamagedError(
-                f"{found.place} is {found.dtype} {found.shape}, expected {dtype} {shape}", hint=RESTORE
+                f"{array.place} is {array.dtype} {array.shape}, expected {dtype} {shape}", hint=RESTORE
             )
-        found.require_held(path, self.objects, self.vouched, rows)
+        array.require_held(path, self.objects, self.vouched, rows)
         try:
-            return take(found.opened(CheckedStore(self.storage, self.group, self.objects), path))
+            return take(array.opened(CheckedStore(self.storage, self.group, self.objects), path))
         except MemdbError:
             raise
         except (ValueError, KeyError, TypeError, RuntimeError, FileNotFoundError, OverflowError) as error:
-            raise DamagedError(f"{found.place} cannot be decoded: {error}", hint=RESTORE) from error
+            raise DamagedError(f"{array.place} cannot be decoded: {error}", hint=RESTORE) from error
         except MemoryError as error:
-            raise DamagedError(f"{found.place} asks for more memory than there is", hint=RESTORE) from error
+            raise DamagedError(f"{array.place} asks for more memory than there is", hint=RESTORE) from error
 
     def _stated(self, path: str) -> Stated:
         """Return an array's parsed ``zarr.json``: the known one if its hash is listed, else the stored."""

@@ -337,8 +337,8 @@ def find_block(store: StoreLike, name: str) -> tuple[BlockInfo, Segment]:
 
 def _parsed(manifest: Manifest, data: bytes, place: str, name: str, *, checked: bool = False) -> Segment:
     segment = Segment.from_document(parse_group_metadata(data, place, checked=checked), place)
-    found = (segment.segment_id, segment.store_id, segment.recipe_fingerprint)
-    _require_ours(place, found, (name, manifest.store_id, manifest.recipe.fingerprint))
+    identity = (segment.segment_id, segment.store_id, segment.recipe_fingerprint)
+    _require_ours(place, identity, (name, manifest.store_id, manifest.recipe.fingerprint))
     return segment
 
 

@@ -103,7 +103,7 @@ def find_sketches(snapshot: Snapshot) -> list[Sketched]:
     """
     everyone = all_sketched(snapshot)
     wanted = _in_use(snapshot.manifest, everyone)
-    return [found for found in everyone if found.projection == wanted]
+    return [sketch for sketch in everyone if sketch.projection == wanted]
 
 
 def all_sketched(snapshot: Snapshot) -> list[Sketched]:
@@ -113,16 +113,16 @@ def all_sketched(snapshot: Snapshot) -> list[Sketched]:
 
 def sketched_in(manifest: Manifest, selections: Sequence[Selection]) -> list[Sketched]:
     """Return the sketched models of some selections; their positions count the models of all of these."""
-    names, found, start = [info.name for info in manifest.sets], [], 0
+    names, sketched, start = [info.name for info in manifest.sets], [], 0
     for selection in selections:
         places = np.cumsum(selection.keep) - 1
-        found += [
+        sketched += [
             Sketched(start + int(places[slot]), selection, slot)
             for slot in sketched_slots(selection.segment.metadata, names, len(selection.keep))
             if selection.keep[slot]
         ]
         start += selection.n_models
-    return found
+    return sketched
 
 
 def projection_in_use(snapshot: Snapshot) -> Projection | None:
@@ -142,14 +142,14 @@ def read_sketches(snapshot: Snapshot, which: str, rows: tuple[int, int] | None =
     Raises:
         DamagedError: an array is missing or altered, or not finite.
     """
-    found = find_sketches(snapshot)
+    sketches = find_sketches(snapshot)
     n_examples = snapshot.manifest.set_named(which).n_examples
     first, last = (0, n_examples) if rows is None else rows
     projection = projection_in_use(snapshot)
-    values = np.empty((len(found), last - first, projection.size if projection else 0), dtype=SKETCH_DTYPE)
-    for place, one in enumerate(found):
+    values = np.empty((len(sketches), last - first, projection.size if projection else 0), dtype=SKETCH_DTYPE)
+    for place, one in enumerate(sketches):
         values[place] = one.read_finite(snapshot.manifest, which, (first, last))
-    return Sketches(np.array([one.model for one in found], dtype=np.int64), values, projection)
+    return Sketches(np.array([one.model for one in sketches], dtype=np.int64), values, projection)
 
 
 def iterate_sketches(

@@ -139,8 +139,8 @@ def list_score_tables(store: StoreLike) -> list[ScoreTable]:
         DamagedError: a document was altered, is missing or belongs to another store.
     """
     if store.storage.can_list:
-        found = [layout.snapshot_number(name) for name in store.storage.names(layout.SCORES)]
-        numbers = sorted(number for number in found if number is not None)
+        listed = [layout.snapshot_number(name) for name in store.storage.names(layout.SCORES)]
+        numbers = sorted(number for number in listed if number is not None)
         if numbers != list(range(1, len(numbers) + 1)):
             raise DamagedError(f"{store.url}/{layout.SCORES} lacks a table: it has {numbers}", hint=RESTORE)
         return concurrently(lambda number: _read_table(store, number), numbers)

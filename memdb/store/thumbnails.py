@@ -70,13 +70,13 @@ def read_thumbnails(store: Store, set_name: str, rows: Sequence[int]) -> NDArray
         NotFoundError: there are no pictures, no such set or example, or no Pillow to decode sheets with.
         DamagedError: an object is missing, altered or not a picture.
     """
-    found = read_shown(store, set_name, rows)
-    if isinstance(found, list):
+    shown = read_shown(store, set_name, rows)
+    if isinstance(shown, list):
         raise NotFoundError(
             f"{store.url} shows its examples as words, not as pictures",
             hint=f'they are in `db.contents()("{set_name}", 0)`',
         )
-    return found
+    return shown
 
 
 def read_shown(store: Store, set_name: str, rows: Sequence[int]) -> NDArray[np.uint8] | list[str]:
@@ -98,8 +98,8 @@ def read_shown(store: Store, set_name: str, rows: Sequence[int]) -> NDArray[np.u
                 f"there is no {set_name} example {row}", hint=f"there are {n_examples:,}, from 0"
             )
     if published.thumbnails is None or (published.sheets is not None and has_pillow()):
-        found: NDArray[np.uint8] | list[str] = PublishedSheets.of(store, set_name).chosen(rows)
-        return found
+        chosen: NDArray[np.uint8] | list[str] = PublishedSheets.of(store, set_name).chosen(rows)
+        return chosen
     info = read_document(store, layout.THUMBNAILS, published.thumbnails)
     shape = _shape_of(info, set_name, n_examples, store.url)
     reader = GroupReader(store.storage, layout.THUMBNAILS, info.group.objects, info.group.metadata)

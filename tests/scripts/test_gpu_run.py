@@ -33,7 +33,7 @@ def mnist(folder):
     for part, n in (("train", 400), ("t10k", 20)):
         arrays = {"images-idx3": rng.integers(0, 256, (n, 28, 28)), "labels-idx1": np.arange(n) % 10}
         for kind, values in arrays.items():
-            header = bytes(4 + 4 * values.ndim)
+            header = bytes([0, 0, 8, values.ndim]) + np.array(values.shape, ">i4").tobytes()
             raw = gzip.compress(header + values.astype(np.uint8).tobytes())
             (folder / f"{part}-{kind}-ubyte.gz").write_bytes(raw)
 
@@ -56,11 +56,13 @@ def test_the_first_call_runs_every_step(tmp_path):
     (tmp_path / "data").mkdir()
     mnist(tmp_path / "data")
     said = run(tmp_path, "first", "3000")
-    for step in ("facts", "recipes", "sieve", "convolutions", "mnist"):
+    for step in ("facts", "recipes", "sieve", "convolutions", "mnist", "command", "kernels"):
         assert f"== {step}: done" in said
     assert said.count("same True") == 6
     assert "off by 0.0e+00 alone" in said  # where the device is the CPU itself
     assert said.count(" epochs, ") == 2
+    assert "trained and committed in" in said
+    assert said.count(" ms a step, ") >= 7
 
 
 @pytest.mark.slow
@@ -98,4 +100,4 @@ def test_a_step_that_takes_too_long_does_not_stop_the_others(tmp_path, monkeypat
 
 def test_a_step_that_has_no_time_left_is_not_begun(tmp_path):
     said = run(tmp_path, "first", "10")
-    assert said.count("no time left") == 5
+    assert said.count("no time left") == 7

@@ -1,44 +1,25 @@
-"""Workers, limits and tasks: exactly the models that were asked for, none twice, whichever process dies."""
+"""Workers: exactly the models that were asked for, none twice, whichever process dies."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import numpy as np
 import pytest
-from support import TESTS
 from support.stores import coin_recipe, small_database, small_dataset
+from support.trained import dying_recipe, ids, made, stored
 
 import memdb
 from memdb import recipes
 from memdb.environment import n_cores
-from memdb.errors import InvalidInputError, MismatchError, NotFoundError, TrainingError
-from memdb.format import subsets
+from memdb.errors import InvalidInputError, MismatchError, TrainingError
 from memdb.store import Store
-from memdb.training.engines.worker import Work, committed_since, missing, set_up
-from memdb.training.seeds import Seeds, task_seeds
-
-SEEN = os.pathsep.join([str(TESTS), str(Path(__file__).parent)])  # by workers that start afresh
-GOLDEN = [8236443892266975918, 4207483750537880312]  # of task 7
-
-
-def dying_recipe(data, masks, seeds, run):
-    """As coins fall; the first time that it sees seed 3 its process is killed, in the middle of its batch."""
-    marker = Path(os.environ["DYING"])
-    if 3 in seeds and not marker.exists():
-        marker.touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return coin_recipe(data, masks, seeds, run)
+from memdb.training.engines.worker import Work, set_up
 
 
 def leaving_recipe(data, masks, seeds, run):
@@ -118,29 +99,6 @@ def failing_recipe(data, masks, seeds, run):
     return coin_recipe(data, masks, seeds, run)
 
 
-def shared_task_recipe(data, masks, seeds, run):
-    """As coins fall; the second task's first batch is committed no sooner than its second one is trained.
-
-    Its process is killed in its fourth batch.
-    """
-    if 2 in seeds:
-        shared_task_recipe.second, commit = threading.Event(), Store.commit
-
-        def once_the_second_is_trained(*arguments):
-            assert shared_task_recipe.second.wait(30), "nothing was trained meanwhile"
-            return commit(*arguments)
-
-        Store.commit = once_the_second_is_trained
-    elif 4 in seeds:
-        shared_task_recipe.second.set()
-    elif 8 in seeds and not Path(os.environ["DYING"]).exists():
-        Path(os.environ["DYING"]).touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    elif 30 in seeds:
-        raise RuntimeError("no more")
-    return coin_recipe(data, masks, seeds, run)
-
-
 def late_recipe(data, masks, seeds, run):
     """As coins fall; one process fails once another one, which is in no hurry, has begun a commit."""
     marker = Path(os.environ["DYING"])
@@ -164,19 +122,6 @@ def threads_recipe(data, masks, seeds, run):
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "-1"  # nothing on the CPU asks a GPU
     assert os.environ["OMP_NUM_THREADS"] == str(max(1, n_cores() // 2))
     return coin_recipe(data, masks, seeds, run)
-
-
-def stored(db):
-    """The ids of all models in the store, each as often as it was committed."""
-    return sorted(model.model_id for part in db.store.snapshot().segments for model in part.models)
-
-
-def ids(seeds):
-    return sorted(subsets.model_id(7, seed) for seed in seeds)
-
-
-def made(tmp_path, recipe):
-    return memdb.init(str(tmp_path / "w.zarr"), small_dataset(), recipe, seed=7)
 
 
 @pytest.mark.slow
@@ -356,82 +301,6 @@ def test_a_process_that_has_trained_before_is_told_its_threads(tmp_path, monkeyp
         torch.set_num_threads(before)
 
 
-def test_another_attempt_finds_what_the_first_has_committed(tmp_path):
-    with small_database(tmp_path / "s.zarr") as db:
-        begun = datetime.now(UTC)
-        db.train(seeds=range(10))
-        found = committed_since(db.store, begun, [8, 9, 10, 11])
-        assert [model.seed for batch in found for model in batch.models] == [8, 9]
-        assert missing(db.store, found, [8, 9, 10, 11]) == [10, 11]
-        masks = subsets.subset_masks(7, [8, 9], 23, 16)
-        assert (masks == np.unpackbits(found[0].mask, axis=1, count=2, bitorder="little").T).all()
-        later = datetime.now(UTC) + timedelta(hours=1)
-        assert committed_since(db.store, later, [8, 9]) == []
-
-
-def test_a_task_trains_the_same_models_whenever_it_is_run(tmp_path):
-    with small_database(tmp_path / "s.zarr") as db:
-        assert db.train(add=4, task_id="7") == 4
-        first = stored(db)
-        assert db.train(add=4, task_id=7) == 0
-        assert db.train(add=6, task_id=7) == 2
-        assert db.train(add=3, task_id=8) == 3
-        assert set(first) < set(stored(db))
-        assert len(set(stored(db))) == 9
-
-
-def test_seeds_of_tasks_stay_what_they_are():
-    source = task_seeds("7")
-    assert [next(source) for _ in range(2)] == GOLDEN
-    assert all(0 <= seed < 2**63 for seed, _ in zip(source, range(100), strict=False))
-
-
-@pytest.mark.parametrize("n_models", [1, 61, 100, 101])
-@pytest.mark.parametrize(("size", "n_workers"), [(30, 1), (7, 3), (1, 2)])
-def test_what_is_left_of_a_task_falls_into_the_same_batches(n_models, size, n_workers):
-    all_of_it = list(Seeds(range(n_models), n_models, 7).batches(size, n_workers))
-    assert [seed for batch in all_of_it for seed in batch] == list(range(n_models))
-    assert max(map(len, all_of_it)) <= size
-    assert max(map(len, all_of_it)) - min(map(len, all_of_it)) <= 1
-    done = frozenset(subsets.model_id(7, seed) for batch in all_of_it[::2] for seed in batch)
-    left = Seeds(range(n_models), n_models, 7, done)
-    assert list(left.batches(size, n_workers)) == all_of_it[1::2]
-    assert left.n_missing == sum(map(len, all_of_it[1::2]))
-
-
-@pytest.mark.slow
-def test_a_run_ends_at_the_half_width_that_info_shows(tmp_path):
-    with small_database(tmp_path / "s.zarr") as db:
-        n_models = db.train(until_half_width=0.4)
-        (width,) = db.info().project("mean_half_width").fetchall()[0]
-        assert width <= 0.4
-        assert n_models % 5 == 0
-        assert db.train(until_half_width=0.4) == 0
-        assert db.train(add=5, until_half_width=0.01) == 5
-    shutil.rmtree(tmp_path / "s.zarr")
-    with small_database(tmp_path / "s.zarr") as db:
-        db.train(add=n_models - 5)
-        assert db.info().project("mean_half_width").fetchall()[0][0] > 0.4 * 0.9
-
-
-def test_no_batch_begins_that_would_last_beyond_the_time(tmp_path, monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr("memdb.training.run.time.monotonic", lambda: now[0])
-    monkeypatch.setattr("memdb.training.loop.time.perf_counter", lambda: now[0])
-
-    def slow(data, masks, seeds, run):
-        now[0] += 10
-        if run.stop_requested():
-            raise KeyboardInterrupt
-        return coin_recipe(data, masks, seeds, run)
-
-    slow.models_per_batch, slow.version = lambda data, device: 2, "1"
-    with made(tmp_path, slow) as db:
-        assert db.train(max_seconds=35) == 6  # the fourth batch would end at 40
-        assert db.train(max_seconds=5) == 0  # the first one does not end in time: it is dropped
-        assert db.train(add=4, max_seconds=1000) == 4
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
 def test_stopping_workers_keeps_what_was_committed_and_says_how_to_go_on(tmp_path, sign):
@@ -451,126 +320,3 @@ def test_stopping_workers_keeps_what_was_committed_and_says_how_to_go_on(tmp_pat
         assert f"Stopped. {db.n_models} of 4,000 models were added" in said
         left = 4000 - db.n_models
     assert f"memdb train --add {left} --batch-models 8 --workers 2 --store {url}" in said
-
-
-def answering(words):
-    """A server on loopback that sends these words to every client; return its port."""
-    server = socket.create_server(("127.0.0.1", 0))
-
-    def serve():
-        connection, _ = server.accept()
-        with connection, server:
-            connection.recv(100)
-            connection.sendall(words)
-
-    threading.Thread(target=serve, daemon=True).start()
-    return server.getsockname()[1]
-
-
-def test_without_ray_one_is_told_how_to_install_it(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "memdb.training.engines.ray", None)
-    with (
-        small_database(tmp_path / "s.zarr") as db,
-        pytest.raises(InvalidInputError, match="not installed") as caught,
-    ):
-        db.train(add=1, ray="local")
-    assert "memdb-scores[ray]" in caught.value.hint
-
-
-@pytest.mark.ray
-def test_ray_addresses_that_do_not_answer_are_told_apart_at_once(tmp_path):
-    pytest.importorskip("ray")
-    free = socket.create_server(("127.0.0.1", 0))
-    closed = free.getsockname()[1]
-    free.close()
-    cases = [
-        ("nonsense", InvalidInputError, "is not the address"),
-        ("http://127.0.0.1:8265", InvalidInputError, "is not the address"),
-        (f"127.0.0.1:{closed}", NotFoundError, "no Ray cluster answers.*refused"),
-        (
-            f"127.0.0.1:{answering(b'HTTP/1.1 400 Bad Request')}",
-            NotFoundError,
-            "is not a Ray cluster but 'HTTP/1.1",
-        ),
-        (f"127.0.0.1:{answering(b'')}", NotFoundError, "is not a Ray cluster but something that hangs up"),
-        (f"ray://127.0.0.1:{answering(bytes(9))}", NotFoundError, "is not a Ray cluster but"),
-    ]
-    started = time.monotonic()
-    with small_database(tmp_path / "s.zarr") as db:
-        for address, error, says in cases:
-            with pytest.raises(error, match=says) as caught:
-                db.train(add=1, ray=address)
-            assert caught.value.hint
-    assert time.monotonic() - started < 30
-
-
-@pytest.fixture
-def head(monkeypatch):
-    """A Ray cluster of one machine, started as on a head node: its process, and the addresses it has."""
-    pytest.importorskip("ray")
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    monkeypatch.setenv("PYTHONPATH", SEEN)
-    ports = []
-    for _ in range(2):
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            ports.append(free.getsockname()[1])
-    folder = tempfile.mkdtemp(prefix="ray")  # a short name: Ray keeps sockets in it
-    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=1"]
-    command += [f"--port={ports[0]}", f"--ray-client-server-port={ports[1]}", "--include-dashboard=false"]
-    process = subprocess.Popen(
-        [*command, f"--temp-dir={folder}"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    assert any("Ray runtime started" in line for line in process.stdout)
-    yield process, f"127.0.0.1:{ports[0]}", f"ray://127.0.0.1:{ports[1]}"
-    process.terminate()
-    process.communicate()
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-@pytest.mark.ray
-def test_a_cluster_trains_by_both_of_its_addresses_and_is_missed_when_it_goes(tmp_path, head):
-    process, address, client_address = head
-    url = str(tmp_path / "d.zarr")
-    memdb.init(url, recipe="support.stores:coin_recipe").close()
-
-    def train(add, at):
-        command = [str(Path(sys.executable).with_name("memdb")), "train", "--store", url, "--add", str(add)]
-        command += ["--batch-models", "2", "--ray", at]
-        return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-
-    with train(4, address) as run:
-        assert "Added 4 models" in run.stderr.read()
-    with train(1000, client_address) as run:
-        assert "2/1000 models" in run.stderr.readline()
-        process.terminate()
-        said = run.stderr.read()
-    assert run.returncode == 1
-    assert f"Error: the Ray cluster at {client_address} was lost: " in said
-    assert "Traceback" not in said
-
-
-@pytest.mark.ray
-def test_ray_trains_as_many_models_as_asked_for_though_workers_die(tmp_path, monkeypatch):
-    pytest.importorskip("ray")
-    monkeypatch.setenv("DYING", str(tmp_path / "died"))
-    monkeypatch.setenv("PYTHONPATH", SEEN)
-    with made(tmp_path, dying_recipe) as db:
-        assert db.train(seeds=range(10), ray="local", workers=2, batch_models=2) == 10
-        assert stored(db) == ids(range(10))
-        assert (tmp_path / "died").exists()
-        with pytest.raises(InvalidInputError, match="has no GPU"):
-            db.train(add=1, ray="local", device="cuda")
-
-
-@pytest.mark.ray
-def test_short_batches_share_a_task_of_ray_which_loses_nothing_that_it_committed(tmp_path, monkeypatch):
-    pytest.importorskip("ray")
-    monkeypatch.setenv("DYING", str(tmp_path / "died"))
-    monkeypatch.setenv("PYTHONPATH", SEEN)
-    told = []
-    with made(tmp_path, shared_task_recipe) as db:
-        with pytest.raises(TrainingError, match=r"raised RuntimeError: no more \(model seeds 30"):
-            db.train(seeds=range(40), ray="local", workers=1, batch_models=2, progress=told.append)
-        assert stored(db) == ids(range(30))
-    assert (tmp_path / "died").exists()
-    assert told[-1].n_committed == 30

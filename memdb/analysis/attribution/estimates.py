@@ -163,15 +163,15 @@ class Arms:
 
         ``more`` models that are right, and as many that are wrong, are added to each arm.
         """
-        found: list[Numbers] = []
+        means: list[Numbers] = []
         for n, s, q in (
             (self.n_in, self.s_in[row].astype(np.float64), self.q_in[row].astype(np.float64)),
             (self.n_out, self.s_all[row] - self.s_in[row], self.q_all[row] - self.q_in[row]),
         ):
             some = np.maximum(n + 2 * more, 1)
             mean = (s + more) / some
-            found += [mean, np.maximum((q + more) / some - mean**2, 0) / some]
-        return found[0], found[1], found[2], found[3]
+            means += [mean, np.maximum((q + more) / some - mean**2, 0) / some]
+        return means[0], means[1], means[2], means[3]
 
     def influence(self, row: int) -> Numbers:
         """Return the difference of the arms' means on one test example, 0 where one is empty, [train]."""

@@ -56,15 +56,15 @@ class Raw:
 
 def _certified(arms: Arms) -> Certified:
     """Test all pairs for influences that help, exactly, and return those below the false discovery rate."""
-    found: list[tuple[Ids, Ids, Numbers]] = []
+    certified: list[tuple[Ids, Ids, Numbers]] = []
     for row in range(len(arms.s_in)):
         error = arms.null_se(row)
         trains = np.flatnonzero((error > 0) & (arms.influence(row) > LIKELY * error))
         total = np.full(len(trains), round(float(arms.s_all[row, 0])))
         right, n_in = arms.s_in[row, trains].astype(np.int64), arms.n_in[trains].astype(np.int64)
         p = hypergeometric_tail(right, total, n_in, arms.n_models)
-        found.append((np.full(len(trains), row), trains, p))
-    rows, trains, p = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        certified.append((np.full(len(trains), row), trains, p))
+    rows, trains, p = (np.concatenate(parts) for parts in zip(*certified, strict=True))
     others = len(arms.s_in) * int(arms.has_score.sum()) - len(p)  # which are too weak to be certain
     times = np.append(np.ones(len(p), dtype=np.int64), max(1, others))
     sure = q_values(np.append(p, 1.0), times)[:-1] <= FDR
@@ -105,7 +105,7 @@ class Shrunk:
             return score * factors
         _, of_in, _, of_out = arms.means(row)
         mean_in, more_in, mean_out, more_out = arms.means(row, 1.0)
-        found = Candidates(
+        candidates = Candidates(
             score=score,
             effect_se=np.where(arms.has_score, np.sqrt(of_in + of_out), 0.0),
             ac_z=np.where(arms.has_score, (mean_in - mean_out) / np.sqrt(more_in + more_out), 0.0),
@@ -114,7 +114,7 @@ class Shrunk:
             n_models=arms.n_models,
             strata=same,
         )
-        return shrunk(found, effects)
+        return shrunk(candidates, effects)
 
 
 def _null_z(arms: Arms, row: int) -> tuple[Numbers, NDArray[np.bool_]]:

@@ -188,12 +188,12 @@ def _judged(
     groups = [np.sort(pilots[at * n_models : (at + 1) * n_models]) for at in range(n_groups)]
     seconds = [model.seconds for _, model in relations.snapshot.models]
     cost = fmean(math.fsum(seconds[position] for position in group) for group in groups)
-    found: dict[tuple[str, int | None], list[float | None]] = {}
+    judged: dict[tuple[str, int | None], list[float | None]] = {}
     for group in groups:
         estimates = kind.make(pilots_of(relations, group), relations.outcome)
         for measure, at, value in truth.judge(estimates.on(truth.tests)):
-            found.setdefault((measure, at), []).append(value)
-    for (measure, at), values in found.items():
+            judged.setdefault((measure, at), []).append(value)
+    for (measure, at), values in judged.items():
         known = [value for value in values if value is not None]
         yield _row(name, n_models, cost, Measure(measure, at, fmean(known) if known else None))
 

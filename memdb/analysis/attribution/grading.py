@@ -87,8 +87,8 @@ def compare_lds(
         **ceiling_facts(share),
     }  # fmt: skip
     rows = []
-    for place, (title, (estimates, n_models)) in enumerate(candidates.items()):
-        means = exam.grade(estimates, _part(progress, place, len(candidates))).means()
+    for step, (title, (estimates, n_models)) in enumerate(candidates.items()):
+        means = exam.grade(estimates, _part(progress, step, len(candidates))).means()
         of_raw = share is not None and title == "raw"
         row = {
             "estimator": title,
@@ -131,13 +131,13 @@ def _candidates(
 ) -> dict[str, tuple[Estimates, int | None]]:
     """Return what is graded, by name, with the number of models behind it if that is known."""
     sizes = [relations.snapshot.manifest.set_named(name).n_examples for name in (layout.TEST, layout.TRAIN)]
-    found: dict[str, tuple[Estimates, int | None]] = {}
+    candidates: dict[str, tuple[Estimates, int | None]] = {}
     for title, scores in (wanted.scores or {}).items():
         require_orientation(scores, *sizes)
-        found[title] = Given(scores), None
+        candidates[title] = Given(scores), None
     for title in require_estimators(pilots, wanted.estimators, scoring=True):
-        found[title] = ESTIMATORS[title].make(pilots, outcome), pilots.snapshot.n_models
-    return found
+        candidates[title] = ESTIMATORS[title].make(pilots, outcome), pilots.snapshot.n_models
+    return candidates
 
 
 def _part(progress: Progress, place: int, n_parts: int) -> Progress:

@@ -220,10 +220,10 @@ def require_orientation(scores: Attribution, n_test: int, n_train: int) -> None:
     """
     if scores.shape == (n_test, n_train):
         return
-    found = ", ".join(f"{n:,}" for n in scores.shape)
+    shape = ", ".join(f"{n:,}" for n in scores.shape)
     turned = scores.shape == (n_train, n_test)
     raise InvalidInputError(
-        f"{scores.place} has shape ({found}); expected ({n_test:,}, {n_train:,}): a row a test "
+        f"{scores.place} has shape ({shape}); expected ({n_test:,}, {n_train:,}): a row a test "
         "example, a column a training example",
         hint="it is the other way round: save `scores.T`" if turned else "give one score for every pair",
     )

@@ -109,8 +109,8 @@ class LinearShare:
 def _spearman(correlation: Numbers) -> Numbers:
     """Return the rank correlation that goes with a correlation with ranks, for normal variables."""
     normal = np.minimum(correlation / math.sqrt(3 / math.pi), 1.0)
-    found: Numbers = 6 / math.pi * np.arcsin(normal / 2)
-    return found
+    rank_correlation: Numbers = 6 / math.pi * np.arcsin(normal / 2)
+    return rank_correlation
 
 
 def _beta(mean: float, variance: float) -> tuple[Numbers, Numbers]:
@@ -298,15 +298,15 @@ class _Sums:
     def permuted(self) -> Numbers:
         """Return the mean slope in each of some permutations of the masks."""
         rng = np.random.Generator(np.random.Philox(key=SEED))
-        found = np.empty(PERMUTATIONS)
+        shares = np.empty(PERMUTATIONS)
         for row in range(PERMUTATIONS):
             order = rng.permutation(len(self._products))
-            found[row] = sum(
+            shares[row] = sum(
                 _dot(self._masks.values[order[start : start + ROWS_AT_ONCE]][:, order], part)
                 for start, part in _bands(self._products)
             )
-        found /= self._masks.scale * self.n_tests
-        return found
+        shares /= self._masks.scale * self.n_tests
+        return shares
 
     def variance(self) -> float:
         """Return the variance of the share between test examples.

@@ -29,7 +29,7 @@ def plain_models(row: Row, rows: Sequence[Row], reliability: float) -> dict[str,
     Errors count as their negatives, and a curve that falls for a while, by chance, as one that stays. Beyond
     the looks, a law tells, if the truth is not mostly noise (``reliability``).
     """
-    found: dict[str, Any] = dict.fromkeys(("plain_models", "plain_bound", "plain_extrapolated"))
+    columns: dict[str, Any] = dict.fromkeys(("plain_models", "plain_bound", "plain_extrapolated"))
     curve = sorted(
         (other["n_models"], other["value"])
         for other in rows
@@ -38,19 +38,19 @@ def plain_models(row: Row, rows: Sequence[Row], reliability: float) -> dict[str,
         and other["value"] is not None
     )
     if row["value"] is None or row["estimator"] in {RAW, EXACT} or row["measure"] in UNCOMPARED or not curve:
-        return found
+        return columns
     sign = -1.0 if row["measure"] == ERROR else 1.0
     models = np.log([n for n, _ in curve])
     values = np.maximum.accumulate([sign * value for _, value in curve])
     value = sign * row["value"]
     if values[0] == value == values[-1]:  # none of any, with whatever models
-        return found
+        return columns
     bound = "at least" if value >= values[-1] else "at most" if value <= values[0] else None
     plain = np.interp(value, values, models) if bound != "at least" else models[-1]
-    found |= {"plain_models": round(math.exp(plain)), "plain_bound": bound}
+    columns |= {"plain_models": round(math.exp(plain)), "plain_bound": bound}
     if bound == "at least" and reliability >= CLEAR:
-        found["plain_extrapolated"] = extrapolated(row["measure"], row["value"], *curve[-1])
-    return found
+        columns["plain_extrapolated"] = extrapolated(row["measure"], row["value"], *curve[-1])
+    return columns
 
 
 def extrapolated(measure: str, value: float, n_models: int, at_these: float) -> int | None:

@@ -68,8 +68,8 @@ class Informed:
                 continue
             given = self._predictor.of_one("test_id", test)
             prediction, spread = (part.astype(np.float64) for part in (given.prediction, given.spread))
-            found = posterior(raw, prediction, spread, variance)
-            values[row], half[row] = found.informed, z * found.deviation
+            posteriors = posterior(raw, prediction, spread, variance)
+            values[row], half[row] = posteriors.informed, z * posteriors.deviation
         return Estimate(values, values - half, values + half)
 
 
@@ -104,11 +104,11 @@ class Trak:
 
     def on(self, tests: Ids) -> Estimate:
         """Return the scores on some test examples."""
-        found = [
+        parts = [
             self._prior.tile(slice(start, start + ROWS))(tests)
             for start in range(0, len(self.relations.mask), ROWS)
         ]
-        return Estimate(np.concatenate(found, axis=1), is_influence=False)
+        return Estimate(np.concatenate(parts, axis=1), is_influence=False)
 
     @cached_property
     def _prior(self) -> SketchPrior:

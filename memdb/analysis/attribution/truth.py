@@ -116,8 +116,8 @@ class Truth:
             np.take_along_axis(other, _top_of_rows(one), axis=1).mean(axis=1)
             for one, other in (self.values, self.values[::-1])
         ]
-        found: NDArray[np.bool_] = (gains[0] + gains[1]) / 2 > STRONG
-        return found
+        strong: NDArray[np.bool_] = (gains[0] + gains[1]) / 2 > STRONG
+        return strong
 
     @cached_property
     def whole(self) -> Floats:
@@ -222,8 +222,8 @@ class Truth:
     ) -> Iterator[Measure]:
         """Yield which shares of the strongest pairs of a truth come first."""
         for first in self.firsts:
-            found = np.intersect1d(_first(ranked, first), strongest[first])
-            yield Measure(PRECISION, first, len(found) / first)
+            hits = np.intersect1d(_first(ranked, first), strongest[first])
+            yield Measure(PRECISION, first, len(hits) / first)
         strong = self.strong_tests
         if strong.any() and len(self.columns) > TOP:
             one = _top_of_rows(ranked[strong])
@@ -237,18 +237,18 @@ class Truth:
 
     def _selected(self, truth: Some) -> NDArray[np.bool_]:
         """Return the pairs that Feldman and Zhang (2020) would select by a truth, [tests, columns]."""
-        found: NDArray[np.bool_] = self.same_class & self.memorized & (truth >= INFLUENTIAL)
-        return found
+        selected: NDArray[np.bool_] = self.same_class & self.memorized & (truth >= INFLUENTIAL)
+        return selected
 
     def _certified(self, estimate: Estimate) -> list[Measure]:
         """Return how many pairs were certified, and their mean true influence."""
         if estimate.certified is None:
             return []
         rows, trains = estimate.certified
-        place = np.full(int(max(trains.max(initial=0), self.columns.max(initial=0))) + 1, -1)
-        place[self.columns] = np.arange(len(self.columns))
-        judged = place[trains] >= 0
-        true = self.whole[rows[judged], place[trains[judged]]]
+        column_of = np.full(int(max(trains.max(initial=0), self.columns.max(initial=0))) + 1, -1)
+        column_of[self.columns] = np.arange(len(self.columns))
+        judged = column_of[trains] >= 0
+        true = self.whole[rows[judged], column_of[trains[judged]]]
         strength = float(true.mean(dtype=np.float64)) if len(true) else None
         return [
             Measure(CERTIFIED, None, float(len(true))),

@@ -181,7 +181,7 @@ def alike_pairs(sets: Sequence[str], wanted: Wanted, sources: Sources) -> dict[s
     """
     hashes = {name: sources.hashes(name) for name in dict.fromkeys((layout.TRAIN, *sets))}
     of = {name: None if name == layout.TRAIN else values for name, values in hashes.items()}
-    found = {name: [lookalikes.equal(hashes[layout.TRAIN], of[name])] for name in sets}
+    alike = {name: [lookalikes.equal(hashes[layout.TRAIN], of[name])] for name in sets}
     read = sources.pictures()
     if read is not None:
         sizes = {name: len(values) for name, values in hashes.items()}
@@ -195,8 +195,8 @@ def alike_pairs(sets: Sequence[str], wanted: Wanted, sources: Sources) -> dict[s
         for name in sets if looks else ():
             second = None if name == layout.TRAIN else looks[layout.TRAIN]
             near = lookalikes.alike(looks[name], second, wanted.max_distance, sources.progress)
-            found[name].append(near if second is None else Alike(near.second, near.first, near.distance))
-    return {name: lookalikes.united(parts) for name, parts in found.items()}
+            alike[name].append(near if second is None else Alike(near.second, near.first, near.distance))
+    return {name: lookalikes.united(parts) for name, parts in alike.items()}
 
 
 def _united(name: str, found: Found, similar: Alike, alike: Alike) -> _Pairs:
@@ -286,11 +286,11 @@ def _listed(parts: Sequence[_Judged], k: int | None) -> list[tuple[_Judged, NDAr
     mutual = np.concatenate([of.mutual for of in parts])
     surely = np.where(did, -mutual, 0)
     order = np.lexsort((-similarity, distance, surely, ~did, -n_ways))
-    place = np.empty(len(order), dtype=np.int64)
-    place[order] = np.arange(len(order))
+    rank_of = np.empty(len(order), dtype=np.int64)
+    rank_of[order] = np.arange(len(order))
     listed, start = [], 0
     for of in parts:
-        places = place[start : start + len(of.pairs)]
+        places = rank_of[start : start + len(of.pairs)]
         start += len(of.pairs)
         first = np.flatnonzero(places < (len(order) if k is None else k))
         listed.append((of.only(first), places[first]))

@@ -157,7 +157,7 @@ def looks_of(read: ReadPictures, sizes: Mapping[str, int], progress: Progress) -
             parameter="by",
         )
     is_small = max(height, width) < SMALL
-    done, total, found = 0, sum(sizes.values()), {}
+    done, total, looks = 0, sum(sizes.values()), {}
     for name, size in sizes.items():
         pictures = np.empty((size, *shape), dtype=np.uint8)
         hashes = np.empty((len(SHIFTS) if is_small else 1, size), dtype=np.uint64)
@@ -170,8 +170,8 @@ def looks_of(read: ReadPictures, sizes: Mapping[str, int], progress: Progress) -
                 position[some] = phashes(shifted(pictures[some], *by))
             done += len(rows)
             progress(done, total)
-        found[name] = Looks(pictures, hashes)
-    return found
+        looks[name] = Looks(pictures, hashes)
+    return looks
 
 
 def reduced(picture: Any, shape: tuple[int, int, int]) -> Picture:
@@ -264,7 +264,7 @@ def distances(
     first: Looks, second: Looks, rows: NDArray[np.int64], columns: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     """Return how far pictures differ where they are moved to differ least, over the pixels that both have."""
-    found = np.full(len(rows), np.inf)
+    nearest = np.full(len(rows), np.inf)
     for start in range(0, len(rows), PAIRS):
         some = slice(start, start + PAIRS)
         ours = first.pictures[rows[some]].astype(np.int16)
@@ -273,8 +273,8 @@ def distances(
             difference = _moved(ours, down, right) - _moved(theirs, -down, -right)
             square = np.einsum("nhwc,nhwc->n", difference, difference, dtype=np.float64, casting="unsafe")
             mean = square / max(1, int(np.prod(difference.shape[1:])))
-            np.minimum(found[some], np.sqrt(mean) / 255, out=found[some])
-    return found
+            np.minimum(nearest[some], np.sqrt(mean) / 255, out=nearest[some])
+    return nearest
 
 
 def _moved(pictures: NDArray[np.int16], down: int, right: int) -> NDArray[np.int16]:
@@ -288,7 +288,7 @@ def _usual(rows: NDArray[np.int64], distance: NDArray[np.float64], n: int) -> ND
     order = np.lexsort((distance, rows))
     counts = np.bincount(rows, minlength=n)
     starts = np.cumsum(counts) - counts
-    found = np.full(n, np.inf)
+    usual = np.full(n, np.inf)
     crowded = counts > CROWD
-    found[crowded] = distance[order][starts[crowded] + CROWD]
-    return found
+    usual[crowded] = distance[order][starts[crowded] + CROWD]
+    return usual

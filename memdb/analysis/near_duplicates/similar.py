@@ -91,11 +91,11 @@ class Directions:
     def _classes(self, set_name: str) -> list[tuple[Ids, Ids]]:
         """Return the examples of each class of a set, and its training examples, if it has any."""
         labels, of_train = self.labels[set_name], self.labels[layout.TRAIN]
-        found = [
+        classes = [
             (np.flatnonzero(labels == label), np.flatnonzero(of_train == label))
             for label in np.unique(labels)
         ]
-        return [(targets, trains) for targets, trains in found if len(trains)]
+        return [(targets, trains) for targets, trains in classes if len(trains)]
 
     def _by_chance(self, classes: list[tuple[Ids, Ids]]) -> float:
         """Return how similar none of all pairs is by the chance of their projection."""
@@ -110,11 +110,11 @@ class Directions:
         packed = CPU.packed(right.part(trains, every).numbers)
         for start in range(0, len(targets), n_rows):
             rows = targets[start : start + n_rows]
-            found = CPU.product(left.part(rows, every).numbers, packed).astype(np.float32)
-            found /= self.norms[set_name][rows][:, None] * self.norms[layout.TRAIN][trains]
+            similarities = CPU.product(left.part(rows, every).numbers, packed).astype(np.float32)
+            similarities /= self.norms[set_name][rows][:, None] * self.norms[layout.TRAIN][trains]
             if set_name == layout.TRAIN:
-                found[rows[:, None] == trains] = -1
-            yield rows, found
+                similarities[rows[:, None] == trains] = -1
+            yield rows, similarities
 
 
 def _norms(kernel: Kernel) -> Numbers:

@@ -83,14 +83,14 @@ class Arms:
 
     def p_values(self) -> Numbers:
         """Return two-sided p-values of no influence, by the exact test over the models that hold out."""
-        found, n_held, null_se = np.ones(len(self)), self.n_in + self.n_out, self.null_se
+        p, n_held, null_se = np.ones(len(self)), self.n_in + self.n_out, self.null_se
         known, total = ~np.isnan(null_se), self.k_in + self.k_out
         for n in np.unique(n_held[known]).tolist():
             at = np.flatnonzero(known & (n_held == n))
             unused, one = np.zeros(len(at)), np.ones(len(at), dtype=np.bool_)
             counted = self.influence[at], unused, unused, null_se[at], self.n_in[at], n, one
-            found[at] = p_values(Candidates(*counted, self.k_in[at], total[at]))
-        return found
+            p[at] = p_values(Candidates(*counted, self.k_in[at], total[at]))
+        return p
 
 
 def _rate(k: NDArray[np.int64], n: NDArray[np.int64]) -> Numbers:
@@ -138,8 +138,8 @@ class Twins:
     def _found(self, search: PairSearch, n_ranked: int, progress: Progress) -> Found:
         parts = [np.zeros((2, 0), np.int32)]
         for block in search.blocks(progress=progress):
-            found = np.stack([block.train_id, block.test_id])
-            parts.append(found if search.is_final else found[:, self._may_count(*found)])
+            pairs = np.stack([block.train_id, block.test_id])
+            parts.append(pairs if search.is_final else pairs[:, self._may_count(*pairs)])
             require_fit(sum(part.shape[1] for part in parts))
         first, second = np.concatenate(parts, axis=1)
         return Found(first, second, n_ranked)

@@ -89,10 +89,10 @@ class Curve:
     def __call__(self, prior: Floats) -> Floats:
         """Return the predicted influence for priors of any shape."""
         line = prior * np.float32(self.slope)
-        found = np.interp(line, self.at, self.values)
+        values = np.interp(line, self.at, self.values)
         steep = float(np.clip(self.values[-1] / max(self.at[-1], LEAST), 0, STEEPEST))
-        found += np.maximum(line - self.at[-1], 0) * steep
-        result: Floats = found.astype(np.float32)
+        values += np.maximum(line - self.at[-1], 0) * steep
+        result: Floats = values.astype(np.float32)
         return result
 
 
@@ -114,11 +114,11 @@ class Spread:
     def __call__(self, prediction: Floats) -> Floats:
         """Return tau^2 for predictions of any shape."""
         size = np.abs(prediction)
-        found: Floats = np.float32(self.c0) + size * (np.float32(self.c1) + np.float32(self.c2) * size)
+        spread: Floats = np.float32(self.c0) + size * (np.float32(self.c1) + np.float32(self.c2) * size)
         if len(self.at):
             large = size > self.at[0]  # few of all pairs
-            found[large] = np.maximum(found[large], np.interp(size[large], self.at, self.floor))
-        return found
+            spread[large] = np.maximum(spread[large], np.interp(size[large], self.at, self.floor))
+        return spread
 
 
 @dataclass(frozen=True)
@@ -175,8 +175,8 @@ def explained(sample: Sample) -> Slope:
     Where a few pairs of millions have any influence, the noise of the others drowns them in a slope over all
     pairs. So the slope over the strongest priors alone, which goes by their cubes, counts as well.
     """
-    found = sorted((_slope(sample, emphasis) for emphasis in (_all, _rare)), key=lambda each: each.surplus)
-    return found[0] if found[0].surplus < -1 else found[-1]
+    fits = sorted((_slope(sample, emphasis) for emphasis in (_all, _rare)), key=lambda each: each.surplus)
+    return fits[0] if fits[0].surplus < -1 else fits[-1]
 
 
 def _all(prior: Floats) -> Floats:
@@ -218,10 +218,10 @@ def calibrated(sample: Sample) -> tuple[Calibration | None, float]:
     There is no calibration where the prior explains nothing in models that it has not seen: fitted to noise,
     the prediction would be a bold 0.
     """
-    found = explained(sample)
-    if not found.surplus > 1:
-        return None, found.surplus
-    curve = _fitted_curve(sample, found.slope)
+    fit = explained(sample)
+    if not fit.surplus > 1:
+        return None, fit.surplus
+    curve = _fitted_curve(sample, fit.slope)
     prediction = curve(sample.prior)
     spread = _fitted_spread(sample, prediction)
     rest = float(np.average(spread(prediction), weights=sample.stands_for))
@@ -231,7 +231,7 @@ def calibrated(sample: Sample) -> tuple[Calibration | None, float]:
         gain += float(np.vdot(weights, predicted * (2 * fold.raw - predicted)))
         weight += float(weights.sum())
     gain = max(0.0, gain / weight)
-    return Calibration(curve, spread, gain / max(gain + rest, LEAST), rest**0.5), found.surplus
+    return Calibration(curve, spread, gain / max(gain + rest, LEAST), rest**0.5), fit.surplus
 
 
 def _fitted_curve(sample: Sample, slope: float) -> Curve:

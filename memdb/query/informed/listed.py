@@ -38,15 +38,15 @@ def top_influence(
     ids = counts["target_id" if listed == "test_id" else listed]
     given = relations.predictor.of_one(fixed.column, fixed.row)
     given = given if len(ids) == len(given.spread) else given.of(ids)
-    raw, found = predictions(counts, given, relations.snapshot.n_models)
+    raw, posteriors = predictions(counts, given, relations.snapshot.n_models)
     if order == "lo":
-        key = surest(*bounds(found, query.interval.level), query.order.direction)
+        key = surest(*bounds(posteriors, query.interval.level), query.order.direction)
     else:
-        score = np.asarray(found.informed if order == "informed" else raw, dtype=np.float64)
+        score = np.asarray(posteriors.informed if order == "informed" else raw, dtype=np.float64)
         key = strength_of(score, query.order.direction)
     rows = first(key, key, ids, query.k)
     shown = counted.pairs_of({name: values[rows] for name, values in counts.items()}, "test_id")
-    of_shown = Posterior(found.informed[rows], found.deviation[rows])
+    of_shown = Posterior(posteriors.informed[rows], posteriors.deviation[rows])
     table = with_predictions(shown, of_shown, query.interval.level)
     n_ranked = np.full(len(rows), np.count_nonzero(~np.isnan(raw)))
     return table.append_column("n_ranked", arrow.column(n_ranked))
@@ -60,8 +60,10 @@ def predictions(counts: Counts, given: Predicted, n_models: int) -> tuple[Number
     with np.errstate(divide="ignore", invalid="ignore"):
         raw = k_in / n_in - k_out / n_out
         variance = noise(smoothed(k_in + k_out, n_models), n_in, n_out)
-        found = posterior(raw, given.prediction.astype(np.float64), given.spread.astype(np.float64), variance)
-    return raw, found
+        posteriors = posterior(
+            raw, given.prediction.astype(np.float64), given.spread.astype(np.float64), variance
+        )
+    return raw, posteriors
 
 
 def bounds(found: Posterior, level: float) -> tuple[Numbers, Numbers]:

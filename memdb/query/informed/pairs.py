@@ -70,8 +70,8 @@ def predicted(search: PairSearch, predictor: Predictor, blocks: list[PairBlock],
     names = ("train_id", "test_id", "n_in", "n_out", "k_in", "k_out")
     columns = {name: arrow.values_of(table.column(name)) for name in names}
     given = predictor.of_pairs(columns["train_id"], columns["test_id"])
-    _, found = predictions(columns, given, search.bits.n_models)
-    return with_predictions(table, found, level)
+    _, posteriors = predictions(columns, given, search.bits.n_models)
+    return with_predictions(table, posteriors, level)
 
 
 def _products_on(device: str) -> tuple[Products, int | None]:

@@ -168,10 +168,10 @@ class Predictor:
         with self._lock:
             if key not in self._recent:
                 if column == "test_id":
-                    found = self.prior.of_test(row)
+                    priors = self.prior.of_test(row)
                 else:
-                    found = scores(self.prior, np.array([row]), slice(None))[0]
-                self._recent[key] = self.calibrated(found)
+                    priors = scores(self.prior, np.array([row]), slice(None))[0]
+                self._recent[key] = self.calibrated(priors)
                 while len(self._recent) > KEPT:
                     self._recent.popitem(last=False)
             return self._recent[key]
@@ -182,12 +182,12 @@ class Predictor:
             return self.of_one("test_id", int(test_ids[0])).of(train_ids)
         if len(train_ids) and (train_ids == train_ids[0]).all():
             return self.of_one("train_id", int(train_ids[0])).of(test_ids)
-        found = np.empty(len(test_ids), dtype=np.float32)
+        priors = np.empty(len(test_ids), dtype=np.float32)
         order = np.argsort(test_ids, kind="stable")
         for at in np.split(order, np.flatnonzero(np.diff(test_ids[order])) + 1):
             if len(at):
-                found[at] = scores(self.prior, train_ids[at], test_ids[at[:1]])[:, 0]
-        return self.calibrated(found)
+                priors[at] = scores(self.prior, train_ids[at], test_ids[at[:1]])[:, 0]
+        return self.calibrated(priors)
 
     def calibrated(self, prior: Floats) -> Predicted:
         """Turn priors into predictions."""
@@ -222,8 +222,8 @@ class Predictor:
         return calibrated(sampled(self.outcomes, self.prior))
 
     def _fitted_arrays(self) -> list[NDArray[Any]]:
-        found, explained = self._fitted()
-        return [np.array([explained]), *to_arrays(found)]
+        calibration, explained = self._fitted()
+        return [np.array([explained]), *to_arrays(calibration)]
 
     @cached_property
     def _errors(self) -> Errors | None:
@@ -245,10 +245,10 @@ class Predictor:
     @cached_property
     def _sketched(self) -> list[Sketched]:
         """The sketched models, ordered by fold."""
-        found = find_sketches(self._snapshot)
-        models = np.array([one.model for one in found], dtype=np.int64)
+        sketches = find_sketches(self._snapshot)
+        models = np.array([one.model for one in sketches], dtype=np.int64)
         order = np.argsort(dealt(self._snapshot.n_models, models)[models], kind="stable")
-        return [found[at] for at in order]
+        return [sketches[at] for at in order]
 
     @cached_property
     def _inside(self) -> NDArray[np.bool_]:

@@ -148,8 +148,8 @@ class Errors:
     def error(self, trains: Ids, folds: Folds) -> Floats:
         """Return 1 - p_i: how wrong the models that held an example out are about it, [train]."""
         p, n = (sums[sorted(folds)][:, trains].sum(axis=0) for sums in self.held_out)
-        found: Floats = (1 - (p + 0.5) / (n + 1)).astype(np.float32)
-        return found
+        error: Floats = (1 - (p + 0.5) / (n + 1)).astype(np.float32)
+        return error
 
     def sway(self, tests: Ids, folds: Folds) -> Floats:
         """Return phi(mu / sigma) / sigma: the chance that a small push turns a test example, [test]."""
@@ -157,8 +157,8 @@ class Errors:
         n = int(self.sizes[sorted(folds)].sum())
         mean = s / n
         sigma = np.sqrt(np.maximum(q / n - mean**2, LEAST_VARIANCE))
-        found: Floats = (np.exp(-((mean / sigma) ** 2) / 2) / np.sqrt(2 * np.pi) / sigma).astype(np.float32)
-        return found
+        sway: Floats = (np.exp(-((mean / sigma) ** 2) / 2) / np.sqrt(2 * np.pi) / sigma).astype(np.float32)
+        return sway
 
 
 @dataclass(frozen=True)
@@ -183,11 +183,11 @@ class Kernel:
             parts = [
                 mapped(values[rows].astype(np.float32)) for mapped, values in zip(maps, sketches, strict=True)
             ]
-            found = np.concatenate(parts, axis=1)
-            largest = np.maximum(found.max(axis=1, initial=0.0), -found.min(axis=1, initial=0.0))
+            gradients = np.concatenate(parts, axis=1)
+            largest = np.maximum(gradients.max(axis=1, initial=0.0), -gradients.min(axis=1, initial=0.0))
             scale[rows] = np.where(largest > 0, largest / LEVELS, 1)
-            found /= scale[rows, None]
-            numbers[rows] = np.rint(found, out=found)
+            gradients /= scale[rows, None]
+            numbers[rows] = np.rint(gradients, out=gradients)
         return cls(numbers, scale)
 
     def part(self, rows: Ids, columns: slice) -> Kernel:
@@ -229,13 +229,13 @@ class SketchPrior:
 
         def of_tests(tests: Ids) -> Floats:
             sway = self.errors.sway(tests, folds)
-            found = np.zeros((len(sway), len(error)), dtype=np.float32)
+            priors = np.zeros((len(sway), len(error)), dtype=np.float32)
             for columns, packed, scale in parts:
                 left = self.test.part(tests, columns)
                 counts = products.product(left.numbers, packed).astype(np.float32, copy=False)
-                found += counts * (left.scale[:, None] * scale)
-            found *= sway[:, None] * error
-            return found
+                priors += counts * (left.scale[:, None] * scale)
+            priors *= sway[:, None] * error
+            return priors
 
         return of_tests
 
@@ -246,8 +246,8 @@ class SketchPrior:
         counts = CPU.product(self.train.numbers, CPU.packed(right.numbers))[:, 0]
         error, sway = self.errors.error(every, EVERY), self.errors.sway(one, EVERY)
         factors = self.train.scale * error * (right.scale * sway / np.float32(self.n_sketched))
-        found: Floats = (counts * factors).astype(np.float32)
-        return found
+        priors: Floats = (counts * factors).astype(np.float32)
+        return priors
 
     def _columns(self, folds: Folds) -> list[slice]:
         """Return the entries of the models of some folds: in one piece if these are all that there are."""

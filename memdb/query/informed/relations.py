@@ -63,8 +63,8 @@ def predicting(predictor: Predictor) -> Callable[[Any, Any], pa.Array]:
     """Return an Arrow function that predicts pairs."""
 
     def predict(train_ids: Any, test_ids: Any) -> pa.Array:
-        found = predictor.of_pairs(values_of(train_ids), values_of(test_ids))
-        values = (found.prediction.astype(np.float64), found.spread.astype(np.float64))
+        predicted = predictor.of_pairs(values_of(train_ids), values_of(test_ids))
+        values = (predicted.prediction.astype(np.float64), predicted.spread.astype(np.float64))
         return pa.StructArray.from_arrays([column(v) for v in values], ["prediction", "spread"])
 
     return predict

@@ -75,12 +75,12 @@ class Grid:
 def sampled(outcomes: Outcomes, prior: Prior, budget: Budget = BUDGET) -> Sample:
     """Return the pairs to calibrate on (see the module); the same snapshot gives the same ones."""
     grid = Grid.drawn(outcomes, prior, budget.pairs)
-    found = prior.of_folds(grid.trains, grid.tests)
-    every = found.every()
+    predicted = prior.of_folds(grid.trains, grid.tests)
+    every = predicted.every()
     folds = []
-    for fold in found.folds:
+    for fold in predicted.folds:
         raw, weight = outcomes.of_fold(fold, grid.trains, grid.tests)
-        folds.append(Fold(found.without(fold).ravel(), raw.ravel(), weight.ravel()))
+        folds.append(Fold(predicted.without(fold).ravel(), raw.ravel(), weight.ravel()))
     stands_for = (grid.of_test[:, None] * grid.of_train).astype(np.float32)
     variance = np.broadcast_to(_variance(outcomes)[grid.tests, None], every.shape)
     weak = Sample(folds, every.ravel(), variance.ravel(), stands_for.ravel())
@@ -99,11 +99,11 @@ def _strong(outcomes: Outcomes, prior: Prior, grid: Grid, centre: float, least: 
     priors, tests, trains, stands_for = [], [], [], []
     for start in range(0, len(grid.trains), TILE):
         some = slice(start, start + TILE)
-        found = prior.of_folds(grid.trains[some], grid.tests)
-        every = found.every()
+        predicted = prior.of_folds(grid.trains[some], grid.tests)
+        every = predicted.every()
         row, column = np.nonzero(np.abs(every - np.float32(centre)) > least)
         at = row, column
-        priors.append([every[at], *(found.without(fold, at) for fold in found.folds)])
+        priors.append([every[at], *(predicted.without(fold, at) for fold in predicted.folds)])
         tests.append(grid.tests[row])
         trains.append(grid.trains[some][column])
         stands_for.append(grid.of_test[row] * grid.of_train[some][column])
@@ -111,7 +111,7 @@ def _strong(outcomes: Outcomes, prior: Prior, grid: Grid, centre: float, least: 
     whole, *others = (np.concatenate(parts) for parts in zip(*priors, strict=True))
     folds = [
         Fold(given, *outcomes.of_pairs(fold, train, test))
-        for fold, given in zip(found.folds, others, strict=True)
+        for fold, given in zip(predicted.folds, others, strict=True)
     ]
     return Sample(folds, whole, _variance(outcomes)[test], np.concatenate(stands_for).astype(np.float32))
 

@@ -104,14 +104,14 @@ class ScreenedAnswers:
         outcomes, prior = self._screening()
         bits_of = testing(scores.pair_bits(self.relations), outcomes)
         train, test = _chosen(prior, bits_of, n_screened, choice, fixed)
-        found = tested(outcomes, train, test, choice.direction)
-        q = q_values(found.p)
+        tests = tested(outcomes, train, test, choice.direction)
+        q = q_values(tests.p)
         evidence, n_ranked = scores.Evidence(bits_of), max(1, len(train))
         n_found = max(1, int((q <= FDR).sum()))
         z = evidence.interval_z(interval.of_list(n_found, n_ranked))
-        block = PairBlock(0, train.astype(np.int32), test.astype(np.int32), found.k_in.astype(np.int32), None)
+        block = PairBlock(0, train.astype(np.int32), test.astype(np.int32), tests.k_in.astype(np.int32), None)
         table = evidence.table([block], {"z": z})
-        order = np.lexsort((train, test, found.p, q))
+        order = np.lexsort((train, test, tests.p, q))
         columns = [
             arrow.column(q) if name == "q_value" else table.column(name).combine_chunks()
             for name in SCREENED_COLUMNS

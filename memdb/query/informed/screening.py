@@ -72,8 +72,8 @@ def strongest(
             strength = _strength(tile(rows), direction)
             least = best[0].min() if len(best[0]) >= k else -np.inf
             at, column = np.nonzero(strength >= least)
-            found = strength[at, column], columns[column], rows[at]
-            best = _first(k, *(np.concatenate((best[at], found[at])) for at in range(3)))
+            candidates = strength[at, column], columns[column], rows[at]
+            best = _first(k, *(np.concatenate((best[at], candidates[at])) for at in range(3)))
     return best[1], best[2], best[0]
 
 

@@ -68,5 +68,5 @@ class InformedKernel:
         raw = k_in / tile.n_in - (n_correct - k_in) / tile.n_out
         variance = noise(smoothed(n_correct, self._n_models), tile.n_in, tile.n_out)
         prediction = self._calibration.curve(tile.scores(ids))
-        found = posterior(raw, prediction, self._calibration.spread(prediction), variance)
-        return found.informed.astype(np.float32)
+        posteriors = posterior(raw, prediction, self._calibration.spread(prediction), variance)
+        return posteriors.informed.astype(np.float32)

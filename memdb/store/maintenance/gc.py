@@ -54,14 +54,14 @@ def garbage(store: Store, grace: timedelta = GRACE, *, alone: bool = False) -> l
         )
     store = store.direct()
     history = read_history(store)  # first: what it names is there by the time all is listed
-    found = store.storage.find("")
+    listing = store.storage.find("")
     for group in store.manifest.groups:
-        names = [item.path.removeprefix(f"{group}/") for item in found if item.path.startswith(f"{group}/")]
+        names = [item.path.removeprefix(f"{group}/") for item in listing if item.path.startswith(f"{group}/")]
         require_listing(store.storage, group, names)
-    _require_whole(store, history, found)
-    groups = (item.path.partition("/")[0] for item in found)
+    _require_whole(store, history, listing)
+    groups = (item.path.partition("/")[0] for item in listing)
     tables = _named_tables(store) if layout.SCORES in groups else frozenset()
-    candidates = [(item, since) for item, since in _candidates(history, tables, found) if since is not None]
+    candidates = [(item, since) for item, since in _candidates(history, tables, listing) if since is not None]
     if not candidates:
         return []
     limit = storage_time(store.storage) - grace

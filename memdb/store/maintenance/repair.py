@@ -97,12 +97,12 @@ def _rebuilt(store: Store, last: int, report: Report) -> SnapshotRecord:
     except (DamagedError, WrongFormatError):
         before, broken = None, True
     usable = _usable_segments(store, report)
-    found: list[tuple[BlockInfo, Segment]] = []
+    blocks: list[tuple[BlockInfo, Segment]] = []
     for info in _candidates(store, before, report, everything=broken or before is None):
         kept = _mended(store, info, report, usable)
-        found += [kept] if kept else []
-    found = found if before else _fewest(found)
-    ids = {model.model_id for _, block in found for model in block.models}
+        blocks += [kept] if kept else []
+    blocks = blocks if before else _fewest(blocks)
+    ids = {model.model_id for _, block in blocks for model in block.models}
     retractions = _readable_retractions(store)
     retracted = {name for item in retractions for name in item.models} | set(
         before.retracted if before else ()
@@ -115,7 +115,7 @@ def _rebuilt(store: Store, last: int, report: Report) -> SnapshotRecord:
         n_models=len(ids - retracted),
         models_sha256=sha256_of_models(ids - retracted),
         n_repeats=before.n_repeats if before else 0,
-        blocks=tuple(info for info, _ in found),
+        blocks=tuple(info for info, _ in blocks),
         segments=tuple(sorted(name for name, models in usable.items() if models <= ids)),
         retracted=tuple(sorted(retracted)),
         set_aside=tuple(sorted(aside)),
@@ -138,18 +138,18 @@ def _usable_segments(store: Store, report: Report) -> dict[str, set[str]]:
             segment = read_segment(store, name)
         except (DamagedError, WrongFormatError):
             return None
-        return {model.model_id for model in segment.models} if segment else None
+        return set(segment.model_ids) if segment else None
 
     read = zip(names, concurrently(models, names), strict=True)
     return {name: ids for name, ids in read if ids is not None}
 
 
 def _readable_retractions(store: Store) -> list[Retraction]:
-    found = []
+    readable = []
     for name in store.storage.names(layout.RETRACTIONS):
         with contextlib.suppress(DamagedError, WrongFormatError):  # only a copy can mend it
-            found += read_retractions(store, [name])
-    return found
+            readable += read_retractions(store, [name])
+    return readable
 
 
 def _candidates(
@@ -162,11 +162,11 @@ def _candidates(
         return named
     others = set(store.storage.names(layout.BLOCKS)) - {info.block_id for info in named}
     aside = set(before.set_aside) if before else set()
-    found = []
+    readable = []
     for name in sorted(filter(layout.is_segment_id, others - aside)):
         with contextlib.suppress(DamagedError, WrongFormatError, NotFoundError):
-            found.append(find_block(store, name)[0])
-    return named + found
+            readable.append(find_block(store, name)[0])
+    return named + readable
 
 
 def _mended(
@@ -184,7 +184,7 @@ def _mended(
     except (DamagedError, WrongFormatError):
         return None
     elsewhere: set[str] = set().union(*(usable.get(source, set()) for source, _ in block.sources))
-    if {model.model_id for model in block.models} <= elsewhere:
+    if set(block.model_ids) <= elsewhere:
         return None
     place = f"{store.url}/{block.group}/"
     names = [damage.place.removeprefix(place) for damage in problems]
@@ -203,12 +203,12 @@ def _mended(
     return rewrite(store, replace(block, metadata=left))
 
 
-def _fewest(found: Sequence[tuple[BlockInfo, Segment]]) -> list[tuple[BlockInfo, Segment]]:
+def _fewest(blocks: Sequence[tuple[BlockInfo, Segment]]) -> list[tuple[BlockInfo, Segment]]:
     """Return the fewest blocks that hold all models of these, chosen greedily, in order of commit."""
     chosen: list[tuple[BlockInfo, Segment]] = []
     seen: set[str] = set()
-    for info, block in sorted(found, key=lambda item: -item[0].n_models):
-        ids = {model.model_id for model in block.models}
+    for info, block in sorted(blocks, key=lambda item: -item[0].n_models):
+        ids = set(block.model_ids)
         if not ids <= seen:
             chosen.append((info, block))
             seen |= ids

@@ -68,9 +68,9 @@ def _check_listed(store: Store, published: Published, report: Report) -> None:
 def _snapshots(store: Store, published: Published, report: Report) -> Iterator[Snapshot]:
     for item in published.snapshots:
         read = partial(published_snapshot, store, published, item.number)
-        found = report.tried("snapshot", str(item.number), f"{store.url}/{item.path}", read)
-        if found:
-            yield found
+        record = report.tried("snapshot", str(item.number), f"{store.url}/{item.path}", read)
+        if record:
+            yield record
 
 
 def _blocks_of(snapshot: Snapshot) -> tuple[BlockInfo, ...]:
@@ -94,8 +94,8 @@ def _check_snapshot(snapshot: Snapshot, report: Report, *, is_whole: bool) -> No
         return
     problems: dict[str, str] = {}
     for folder, objects in record.derived.groups(record.number).items() if record.derived else ():
-        _, found = report.objects(snapshot.storage, folder, objects)
-        problems |= found
+        _, altered = report.objects(snapshot.storage, folder, objects)
+        problems |= altered
     if is_whole:
         model_ids = [model.model_id for block in snapshot.segments for model in block.models]
         check_models(snapshot.url, record, model_ids, report)

@@ -42,12 +42,12 @@ class Report:
     def tried(self, kind: str, identifier: str, place: str, read: Callable[[], T]) -> T | None:
         """Read a self-checking document; if it is altered or missing, report the damage and return None."""
         try:
-            found = read()
+            document = read()
         except (DamagedError, WrongFormatError, NotFoundError) as error:
             self.damages.append(Damage(kind, identifier, place, str(error)))
             return None
-        self.n_objects += found is not None
-        return found
+        self.n_objects += document is not None
+        return document
 
     def objects(
         self,
