@@ -220,10 +220,9 @@ def rebind(info: RecipeInfo) -> BoundRecipe:
         return bind(prefixed)
     if "<" in path or path.startswith("__main__:"):
         raise InvalidInputError(
-            f"recipe {path} of this store has no import path: it was made in a script, a notebook or a "
-            "function",
-            hint="train from Python, where it is: memdb.open(url).train(add=100, recipe=...); for the shell, "
-            "put it in a module and make a store with `memdb init --recipe module:attribute`",
+            f"recipe {path} of this store has no import path: it was given as an object",
+            hint="name it, if a module has it: `memdb train --recipe module:attribute`; else train from "
+            "Python, where it is: memdb.open(url).train(add=100, recipe=...)",
         )
     if not plugins.is_import_path(path):
         has_version = path in BUILT_IN and info.version in BUILT_IN[path].versions
