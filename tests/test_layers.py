@@ -295,15 +295,19 @@ def test_a_question_that_numpy_answers_imports_no_database(digits_store):
 
 
 @pytest.mark.slow
-def test_answers_do_not_import_pandas(digits_store):
+def test_answers_do_not_import_pandas(digits_store, tmp_path):
     code = (
         "import sys\nfrom memdb.cli import application\napp = application()\n"
-        "for words in ('info', 'plan --half-width .1', 'reliability', 'pairs --top 3', 'top-memorized'):\n"
+        "asked = ['info', 'plan --half-width .1', 'reliability', 'pairs --top 3', 'top-memorized']\n"
+        "asked += [f'top-memorized -f {kind}' for kind in ('csv', 'ndjson', 'line')]\n"
+        "asked += ['top-memorized -o list.parquet', 'pairs --top 3 -o pairs.parquet']\n"
+        "for words in asked:\n"
         "    try: app([*words.split(), '--store', sys.argv[1]])\n"
         "    except SystemExit as done: assert not done.code\n"
         "    assert 'pandas' not in sys.modules, words"
     )
-    subprocess.run([sys.executable, "-c", code, str(digits_store)], check=True, capture_output=True)
+    command = [sys.executable, "-c", code, str(digits_store)]
+    subprocess.run(command, check=True, capture_output=True, cwd=tmp_path)
 
 
 def test_no_file_grows_past_a_screenful_of_ideas():

@@ -121,7 +121,7 @@ def _counted(relations: Relations, test_id: int | None) -> pa.Table:
 
 def _facts(first: Relations, second: Relations) -> dict[str, int | float | bool]:
     a, b = first.snapshot, second.snapshot
-    ids = [{model.model_id for _, model in snapshot.models} for snapshot in (a, b)]
+    ids = [set(snapshot.model_ids) for snapshot in (a, b)]
     return {
         "n_models_a": a.n_models,
         "n_models_b": b.n_models,

@@ -127,7 +127,7 @@ def _pools(attack: Attack, relations: Relations) -> bool:
 
 def _targets(relations: Relations) -> NDArray[np.int64]:
     """Return the positions of the target models: all, or those with the smallest ids, which are random."""
-    ids = [model.model_id for _, model in relations.snapshot.models]
+    ids = relations.snapshot.model_ids
     return np.sort(np.argsort(np.array(ids), kind="stable")[:MAX_TARGETS])
 
 

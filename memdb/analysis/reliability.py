@@ -105,7 +105,7 @@ def reliability(
     threshold = splitting.threshold
     if threshold is None:
         threshold = THRESHOLDS["memorization" if target is None else "influence"]
-    halves = _halves([info.model_id for _, info in snapshot.models], splitting)
+    halves = _halves(snapshot.model_ids, splitting)
     by_measure: dict[tuple[str, float | None], list[float | None]] = {}
     for a, b in _scores(relations, target, halves):
         for measure, at, value in _agreement(a, b, threshold, splitting.lists):

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import starmap
 from operator import itemgetter
-from typing import Any
+from typing import Any, overload
 
 from memdb.format import layout
 from memdb.format.base import HEX32, HEX64
@@ -82,41 +84,90 @@ class ModelInfo:
         )
 
 
-def _as_written(found: Mapping[str, Any]) -> ModelInfo | None:
-    """Return a model whose fields are all as memdb writes them; None leaves what is wrong to `ModelInfo`.
+class Models(Sequence[ModelInfo]):
+    """The models that a document lists, in columns: most questions need their ids alone.
 
-    A store may have a hundred thousand models: parsing them is most of the time that opening it takes.
+    A store may have a hundred thousand models: to make a `ModelInfo` of each takes as long as to parse them.
     """
-    try:
-        values = _FIELDS(found)
-    except KeyError:
-        return None
-    model_id, seed, size, seconds, trained_at, train, out, test, diverged, device, host, versions = values
-    as_written = (
-        tuple(map(type, values)) in _WRITTEN
-        and len(seed) < SAFE_DIGITS
-        and SEED.fullmatch(seed)
-        and HEX32.fullmatch(model_id)
-        and 0 <= size <= MAX_INTEGER
-        and 0 <= seconds < math.inf
-        and 0 <= train <= 1
-        and (out is None or 0 <= out <= 1)
-        and (test is None or 0 <= test <= 1)
-        and all(type(name) is str for name in versions.values())
-        and "store_seed" not in found
-    )
-    if not as_written:
-        return None
-    return ModelInfo(
-        model_id, int(seed), size, seconds, trained_at, train, out, test, diverged, device, host, versions
-    )
+
+    def __init__(self, columns: Sequence[tuple[Any, ...]], store_seeds: Mapping[int, int]) -> None:
+        self._columns, self._store_seeds = columns, store_seeds  # the latter by place
+
+    @classmethod
+    def as_written(cls, items: Sequence[Any]) -> Models | None:
+        """Return models whose fields are all as memdb writes them; None leaves others to `ModelInfo`."""
+        try:
+            columns = list(zip(*map(itemgetter(*_COLUMNS), items), strict=True))
+        except (KeyError, TypeError):
+            return None
+        if not columns or not all(
+            valid(values) for valid, values in zip(_COLUMNS.values(), columns, strict=True)
+        ):
+            return None
+        store_seeds = {at: item["store_seed"] for at, item in enumerate(items) if "store_seed" in item}
+        if not _are_seeds(store_seeds.values()):
+            return None
+        return cls(columns, {at: int(seed) for at, seed in store_seeds.items()})
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The id of each model."""
+        return self._columns[0]
+
+    @cached_property
+    def _made(self) -> tuple[ModelInfo, ...]:
+        ids, seeds, *others = self._columns
+        store_seeds = map(self._store_seeds.get, range(len(ids)))
+        return tuple(starmap(ModelInfo, zip(ids, map(int, seeds), *others, store_seeds, strict=True)))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @overload
+    def __getitem__(self, at: int) -> ModelInfo: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> tuple[ModelInfo, ...]: ...
+
+    def __getitem__(self, at: int | slice) -> ModelInfo | tuple[ModelInfo, ...]:
+        return self._made[at]
+
+    def __iter__(self) -> Iterator[ModelInfo]:
+        return iter(self._made)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and self._made == tuple(other)
+
+    __hash__ = None  # type: ignore[assignment]
 
 
-_FIELDS = itemgetter(*[field.name for field in fields(ModelInfo) if field.name != "store_seed"])
-_WRITTEN = {
-    (str, str, int, float, str, float, out, test, bool, str, str, dict)
-    for out in (float, type(None))
-    for test in (float, type(None))
+def _are(*kinds: type) -> Callable[[Collection[Any]], bool]:
+    return lambda values: set(map(type, values)) <= set(kinds)
+
+
+def _are_seeds(values: Collection[Any]) -> bool:
+    are_text = _are(str)(values) and max(map(len, values), default=0) < SAFE_DIGITS
+    return are_text and all(map(SEED.fullmatch, values))
+
+
+_COLUMNS: Mapping[
+    str, Callable[[Collection[Any]], bool]
+] = {  # in the order of `ModelInfo`, and what is valid
+    "model_id": lambda values: _are(str)(values) and all(map(HEX32.fullmatch, values)),
+    "seed": _are_seeds,
+    "subset_size": lambda values: _are(int)(values) and min(values) >= 0 and max(values) <= MAX_INTEGER,
+    "seconds": lambda values: _are(float)(values) and min(values) >= 0 and max(values) < math.inf,
+    "trained_at": _are(str),
+    **dict.fromkeys(
+        ("train_accuracy", "out_accuracy", "test_accuracy"),
+        lambda values: _are(float, type(None))(values) and all(v is None or 0 <= v <= 1 for v in values),
+    ),
+    "diverged": _are(bool),
+    "device": _are(str),
+    "host": _are(str),
+    "versions": lambda values: (
+        _are(dict)(values) and _are(str)([name for value in values for name in value.values()])
+    ),
 }
 
 
@@ -131,7 +182,7 @@ class Segment:
     segment_id: str
     store_id: str
     recipe_fingerprint: str
-    models: tuple[ModelInfo, ...]
+    models: Sequence[ModelInfo]
     memdb_version: str
     objects: Objects
     metadata: Mapping[str, Json] = field(default_factory=dict)
@@ -141,6 +192,12 @@ class Segment:
     def group(self) -> str:
         """The path of the group in the store."""
         return f"{layout.BLOCKS if self.sources else layout.SEGMENTS}/{self.segment_id}"
+
+    @property
+    def model_ids(self) -> tuple[str, ...]:
+        """The id of each model."""
+        models = self.models
+        return models.ids if isinstance(models, Models) else tuple(model.model_id for model in models)
 
     @property
     def origins(self) -> list[str]:
@@ -198,11 +255,11 @@ class Segment:
         return segment
 
 
-def _models(read: Reader) -> tuple[ModelInfo, ...]:
-    return tuple(
-        (isinstance(item, dict) and _as_written(item))
-        or ModelInfo.from_reader(Reader(item, f"{read.place}.models[{position}]", read.problems))
-        for position, item in enumerate(read.take("models", list, []))
+def _models(read: Reader) -> Sequence[ModelInfo]:
+    items = read.take("models", list, [])
+    return Models.as_written(items) or tuple(
+        ModelInfo.from_reader(Reader(item, f"{read.place}.models[{position}]", read.problems))
+        for position, item in enumerate(items)
     )
 
 

@@ -170,7 +170,7 @@ def model_id(packed_mask: bytes, outcomes: Mapping[str, NDArray[Any]], row: int)
 def mask_hashes(snapshot: Snapshot) -> dict[bytes, str]:
     """Return the hash of every subset of a store, and the model that has it."""
     packed, found = snapshot.mask(), {}
-    models = [model.model_id for _, model in snapshot.models]
+    models = snapshot.model_ids
     for start in range(0, len(models), 8):
         some = models[start : start + 8]
         for row, mask in enumerate(bits.unpack(packed[:, start // 8 : start // 8 + 1], len(some))):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain, compress
 from typing import Any
 
 import numpy as np
@@ -75,10 +76,16 @@ class Snapshot:
         seen: set[str] = set()
         flags = []
         for segment in self.segments:
+            ids, known = segment.model_ids, len(seen)
+            repeated = seen.intersection(ids)
+            seen.update(ids)
+            if len(seen) == known + len(ids):
+                flags.append((True,) * len(ids))
+                continue
             fresh = []
-            for model in segment.models:
-                fresh.append(model.model_id not in seen)
-                seen.add(model.model_id)  # at once: a segment may hold a model twice, too
+            for identifier in ids:
+                fresh.append(identifier not in repeated)
+                repeated.add(identifier)  # at once: a segment may hold a model twice, too
             flags.append(tuple(fresh))
         return tuple(flags)
 
@@ -107,15 +114,18 @@ class Snapshot:
     def kept(self) -> tuple[tuple[bool, ...], ...]:
         """For each segment, which of its models count: not repeated, retracted, excluded or too new."""
         position, kept = 0, []
-        known = {model.model_id for _, model in self.base.models} if self.base else set()
+        known = set(self.base.model_ids) if self.base else set()
         known |= self.all_retracted | self.excluded
         for segment, flags in zip(self.segments, self.first, strict=True):
-            slots = range(position, position + len(flags))
+            ids, n_slots = segment.model_ids, len(flags) if self.n_slots is None else self.n_slots - position
             position += len(flags)
+            if n_slots >= len(flags) and known.isdisjoint(ids):
+                kept.append(flags)
+                continue
             kept.append(
                 tuple(
-                    is_first and model.model_id not in known and (self.n_slots is None or slot < self.n_slots)
-                    for slot, model, is_first in zip(slots, segment.models, flags, strict=True)
+                    is_first and identifier not in known and slot < n_slots
+                    for slot, identifier, is_first in zip(range(len(ids)), ids, flags, strict=True)
                 )
             )
         return tuple(kept)
@@ -142,6 +152,15 @@ class Snapshot:
             if keep
         )
 
+    @cached_property
+    def model_ids(self) -> tuple[str, ...]:
+        """The id of every model that counts, in the order of bits."""
+        return tuple(
+            chain.from_iterable(
+                compress(selection.segment.model_ids, selection.keep) for selection in self.selections
+            )
+        )
+
     @property
     def models_by_commit(self) -> list[tuple[str, ModelInfo]]:
         """The same sorted by segment: an order that nothing changes."""
@@ -163,9 +182,9 @@ class Snapshot:
         if self.is_published:
             return 0
         commits = {
-            (origin, model.model_id)
+            (origin, identifier)
             for segment in self.segments
-            for origin, model in zip(segment.origins, segment.models, strict=True)
+            for origin, identifier in zip(segment.origins, segment.model_ids, strict=True)
         }
         compacted = self.record.n_repeats if self.record else 0
         return compacted + len(commits) - len({identifier for _, identifier in commits})
@@ -175,7 +194,7 @@ class Snapshot:
         """How many models are retracted."""
         if self.is_published:
             return 0
-        ids = {model.model_id for segment in self.segments for model in segment.models}
+        ids = {identifier for segment in self.segments for identifier in segment.model_ids}
         below = self.base.n_retracted if self.base else 0
         return len(ids & (self.retracted | self.retracted_above)) + below
 
@@ -184,7 +203,7 @@ class Snapshot:
         """Sha256 of the sorted model ids, each followed by a newline: the same models, the same answer."""
         if self.record and self.is_published:
             return self.record.models_sha256
-        return sha256_of_models(model.model_id for _, model in self.models)
+        return sha256_of_models(self.model_ids)
 
     @property
     def number(self) -> int | None:

@@ -19,7 +19,7 @@ def order_of_models(snapshot: Snapshot) -> Ids:
 
     The sketched ones come first. The order is random, but always the same.
     """
-    ids = [model.model_id for _, model in snapshot.models]
+    ids = snapshot.model_ids
     random = np.random.Philox(key=SEED).random_raw(len(ids))
     drawn = random[np.argsort(np.argsort(ids))]  # which no order of segments changes
     is_sketched = np.zeros(len(ids), dtype=np.bool_)

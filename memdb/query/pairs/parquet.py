@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from memdb.errors import InvalidInputError, MemdbError, StorageError
 from memdb.files import FULL, reason, replacing
+from memdb.query import arrow
 from memdb.query.intervals import IntervalSpec
 from memdb.query.options import PairOptions
 from memdb.query.pairs import scores
@@ -108,12 +109,13 @@ def _scored(
         "outcome": search.bits.outcome,
         "n_models": search.bits.n_models,
     }
+    values = [column[0] for column in arrow.of_records([facts]).columns]  # pa.scalar would import pandas
     about = {"n_ranked": totals.n_ranked, "n_found": totals.n_found, **identity}
 
     def scored(blocks: list[PairBlock]) -> pa.Table:
         table = scorer.scored(blocks)
-        for name, value in facts.items():
-            table = table.append_column(name, pa.repeat(pa.scalar(value), table.num_rows))
+        for name, value in zip(facts, values, strict=True):
+            table = table.append_column(name, pa.repeat(value, table.num_rows))
         return table.replace_schema_metadata({"memdb": json.dumps(about, sort_keys=True)})
 
     return scored

@@ -114,12 +114,12 @@ def merge(
     own = store.snapshot()
     retracted = _newly_retracted(own, sources)
     gone = own.all_retracted.union(*retracted.values())
-    have = {model.model_id for _, model in own.models} - gone
+    have = set(own.model_ids) - gone
     plans, present = [], []
     for source in sources:
         fresh = list(_fresh(source, have | gone))
         plans.append((source, fresh, sum(selection.n_models for selection in fresh)))
-        ids = {model.model_id for _, model in source.models} - gone
+        ids = set(source.model_ids) - gone
         present.append(len(ids & have))
         have |= ids
     for reason, models in retracted.items():
@@ -245,7 +245,7 @@ def require_distinct(stores: Sequence[Snapshot]) -> None:
         InvalidInputError: models of two stores have equal masks under different ids.
         MismatchError: one model has different outcomes in two of the stores.
     """
-    ids = [{model.model_id for _, model in snapshot.models} for snapshot in stores]
+    ids = [set(snapshot.model_ids) for snapshot in stores]
     paths = _paths_of_all(stores)
     masks: dict[bytes, tuple[str, str]] = {}  # digest -> model id, url
     contents: dict[str, tuple[bytes, str]] = {}  # model id -> digest, url

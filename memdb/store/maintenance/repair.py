@@ -138,7 +138,7 @@ def _usable_segments(store: Store, report: Report) -> dict[str, set[str]]:
             segment = read_segment(store, name)
         except (DamagedError, WrongFormatError):
             return None
-        return {model.model_id for model in segment.models} if segment else None
+        return set(segment.model_ids) if segment else None
 
     read = zip(names, concurrently(models, names), strict=True)
     return {name: ids for name, ids in read if ids is not None}
@@ -184,7 +184,7 @@ def _mended(
     except (DamagedError, WrongFormatError):
         return None
     elsewhere: set[str] = set().union(*(usable.get(source, set()) for source, _ in block.sources))
-    if {model.model_id for model in block.models} <= elsewhere:
+    if set(block.model_ids) <= elsewhere:
         return None
     place = f"{store.url}/{block.group}/"
     names = [damage.place.removeprefix(place) for damage in problems]
@@ -208,7 +208,7 @@ def _fewest(blocks: Sequence[tuple[BlockInfo, Segment]]) -> list[tuple[BlockInfo
     chosen: list[tuple[BlockInfo, Segment]] = []
     seen: set[str] = set()
     for info, block in sorted(blocks, key=lambda item: -item[0].n_models):
-        ids = {model.model_id for model in block.models}
+        ids = set(block.model_ids)
         if not ids <= seen:
             chosen.append((info, block))
             seen |= ids

@@ -56,7 +56,7 @@ def verify(store: Store, progress: Callable[[int, int], None] = lambda _done, _t
     models: list[str] = []
     sources: set[str] = set()
     for block in _readable(store, "block", blocks, report, begin_step):
-        models += [model.model_id for model in block.models]
+        models += block.model_ids
         sources |= {source for source, _ in block.sources}
     if newest and not any(damage.kind == "block" for damage in report.damages):
         check_models(store.url, newest, models, report)
@@ -142,7 +142,7 @@ def _lost(url: str, number: int, blocks: Iterable[Segment], report: Report) -> N
     """Report a lost snapshot, as evidenced by blocks with models that nothing else holds."""
     place = f"{url}/{layout.snapshot(number)}"
     for block in blocks:
-        ids = tuple(model.model_id for model in block.models)
+        ids = block.model_ids
         problem = f"is lost: {block.group} has models that nothing else has"
         report.damages.append(Damage("snapshot", str(number), place, problem, ids))
 

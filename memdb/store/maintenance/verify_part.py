@@ -57,7 +57,7 @@ def check_segment(store: Store, segment: Segment, kind: str, report: Report) -> 
         reader = GroupReader(_Held(store.url, held), segment.group, segment.objects, segment.metadata)
         miscount = next(_miscounts(reader, store.manifest, segment), None)
         problems = {} if miscount is None else {place: miscount}
-    ids = tuple(model.model_id for model in segment.models)
+    ids = segment.model_ids
     report.damages += [Damage(kind, segment.segment_id, where, said, ids) for where, said in problems.items()]
     report.models |= set() if problems else set(ids)
 
