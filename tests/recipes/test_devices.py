@@ -56,7 +56,7 @@ def test_workers_take_the_gpus_in_turn_and_a_model_names_the_make_of_its_own(two
     assert recipes.name_of("cpu") == "cpu"
     assert devices.with_make("cuda:0", "") == "cuda:0"
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    assert recipes.worker_devices("cuda", 3) == ["cuda:0"] * 3
+    assert recipes.worker_devices("auto", 3) == ["cuda:0"] * 3
 
 
 @pytest.mark.parametrize(("kind", "chosen"), [("xpu", "xpu:0"), ("mps", "mps")])
