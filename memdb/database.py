@@ -28,7 +28,7 @@ from memdb.query.examples import (
     require_labels,
 )
 from memdb.query.intervals import IntervalSpec, require_level
-from memdb.query.options import MAX_PAIRS, TIMEOUT_SECONDS, Estimator, Order, RankedQuery
+from memdb.query.options import MAX_PAIRS, TIMEOUT_SECONDS, Estimator, Order, RankedQuery, StatementLimits
 from memdb.store.grace import GRACE
 from memdb.wording import count
 
@@ -734,7 +734,7 @@ class Database:
 
         relations = self.relations_in(statement, outcome, estimator=estimator, screen_by=screen_by)
         spec = IntervalSpec(interval, level)
-        return self._present(sql(relations, statement, spec, k=k, max_pairs=max_pairs, timeout=timeout))
+        return self._present(sql(relations, statement, spec, k=k, limits=StatementLimits(max_pairs, timeout)))
 
     def plan(
         self,

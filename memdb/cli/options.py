@@ -186,8 +186,8 @@ WorkersOption = Annotated[
     typer.Option(
         "--workers",
         metavar="N",
-        help="Processes that train at once: one a GPU, or several that divide the CPU's cores; with --ray, "
-        "the most tasks at once.",
+        help="Processes that train at once: one a GPU, several that share one, or several that divide the "
+        "CPU's cores; with --ray, the most tasks at once.",
     ),
 ]
 RayOption = Annotated[

@@ -131,7 +131,7 @@ def score(
     print_score(db, rows, way.by(db, choice))
 
 
-class StatementLimits(OptionGroup):
+class LimitOptions(OptionGroup):
     """How much a statement may do."""
 
     k: Annotated[int | None, typer.Option("-k", metavar="N", help="Rows to show; all if not given.")] = None
@@ -156,7 +156,7 @@ def sql(
     statement: Annotated[
         str, typer.Argument(metavar="STATEMENT", help="One SQL statement, as DuckDB takes it.")
     ],
-    limits: StatementLimits,
+    limits: LimitOptions,
     choice: NamedChoice,
     way: Way,
 ) -> None:
@@ -175,6 +175,7 @@ def sql(
     """
     from memdb.query import questions, statements
     from memdb.query.intervals import IntervalSpec
+    from memdb.query.options import StatementLimits
 
     n_bytes, seconds = memory_limit(limits.memory), questions.require_timeout(limits.timeout)
     db = place.open()
@@ -187,8 +188,7 @@ def sql(
             IntervalSpec(way.interval, way.level),
             k=limits.k,
             as_text=statements.out_of_parquet if way.is_parquet else statements.out_of_python,
-            max_pairs=limits.max_pairs,
-            timeout=seconds,
+            limits=StatementLimits(limits.max_pairs, seconds),
         )
         answer, text = rows_of_statement(db, batches, way)
     show(text, way)

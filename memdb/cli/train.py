@@ -277,8 +277,8 @@ def train(
     before = db.n_models
     done = train_visibly(db, limited, place, vars(run))
     say(
-        f"Added {count(done.n_committed, 'model')} to {db.url}, which now has {db.n_models:,} ({before:,} when "
-        f"this run began).{limited.why(done)}",
+        f"Added {count(done.n_committed, 'model')} to {db.url}, which now has {db.n_models:,} ({before:,} "
+        f"when this run began).{limited.why(done)}",
         *([f"Next: {place.command('top-memorized')}"] if db.n_models else []),
     )
 

@@ -164,7 +164,13 @@ def open_arrays(path: Path) -> dict[str, ArrayFile]:
     if path.is_dir():
         return {file.stem: _opened(file) for file in listed(path, "*.npy")}
     if not path.exists():
-        raise NotFoundError(f"no file {path}", hint="name an .npz file, or a folder of .npy files")
+        elsewhere = re.match(r"[a-z][a-z0-9+]+:/", str(path)) is not None
+        raise NotFoundError(
+            f"no file {path}",
+            hint="download it, and import the file; ask a store where it is: `memdb info --store URL`"
+            if elsewhere
+            else "name an .npz file, or a folder of .npy files",
+        )
     if not path.is_file():  # reading may never end
         raise InvalidInputError(f"{path} is a pipe or a device", hint="write what comes from it to a file")
     if path.suffix.lower() == ".npy":

@@ -54,6 +54,13 @@ FOREIGN = (
         (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"),
         "if you trust it, load it yourself, and write its arrays by `numpy.savez`",
     ),
+    Foreign("a pointer of Git LFS to a file", (), (b"version https://git-lfs",), "fetch it: `git lfs pull`"),
+    Foreign(
+        "a web page",
+        (".html", ".htm"),
+        (b"<!DOCTYPE", b"<!doctype", b"<html"),
+        "download the file itself: this may be a page to sign in, or of an error",
+    ),
     Foreign("a workbook", (".xlsx", ".xls", ".ods"), (), "save its sheet as CSV"),
     Foreign(
         "packed in a way that memdb does not unpack",
@@ -72,8 +79,8 @@ ZARR = Foreign(
     "a store or another Zarr group",
     ("zarr.json", ".zgroup", ".zarray"),
     (),
-    "ask a store by naming it as --store, and bring its models over by `memdb merge`; save others' arrays by "
-    "`numpy.savez`",
+    "ask a store itself, as `memdb info --store PATH`, and bring its models over by `memdb merge`; "
+    "save others' arrays by `numpy.savez`",
 )
 LONGEST = max(len(beginning) for kind in FOREIGN for beginning in kind.beginnings)
 

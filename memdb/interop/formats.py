@@ -109,12 +109,14 @@ def _parts(
     if runs and problems:
         raise problems[0]
     if runs:
-        others = [file for file in files if not isinstance(found.get(file), Runs)]
-        runs = [*runs[:-1], replace(runs[-1], notes=(*runs[-1].notes, *_missing(found)))]
+        read = [file for file in files if isinstance(found.get(file), Runs)]
+        others = [file for file in files if file not in read]
+        runs = [*runs[:-1], replace(runs[-1], notes=(*runs[-1].notes, *_missing(read)))]
         return _but_for(heldout_formats.together(path, runs), others)
     is_one_table = all(map(is_table, opened)) and len({frozenset(arrays) for arrays in opened.values()}) == 1
     try:
         in_parts = is_one_table and any(map(_says_of_which, found.values()))
+        notes = _missing(list(opened)) if in_parts else ()
         merged = Arrays(appended(list(opened.values())) if in_parts else _merged(opened))
         content = _recognized(path / files[0].name, merged, everything)
     except MismatchError:
@@ -124,12 +126,12 @@ def _parts(
         raise (problems[0] if problems else _unknown(first, opened[first])) from None
     if content is None:
         raise _unknown(path, merged)
+    content = replace(content, notes=(*content.notes, *notes))
     return _but_for(content, [file for file in files if file not in opened])
 
 
-def _missing(found: Mapping[Path, Runs | ScoreFile]) -> tuple[str, ...]:
+def _missing(shards: Sequence[Path]) -> tuple[str, ...]:
     """Return a note on shards that are not there, by the names of those that are."""
-    shards = [path for path, content in found.items() if isinstance(content, Runs)]
     return missing_note([path.name for path in shards]) if len({p.parent for p in shards}) == 1 else ()
 
 
@@ -193,6 +195,13 @@ def _unknown(path: Path, arrays: Mapping[str, ArrayFile]) -> InvalidInputError:
     ours = own_table(arrays)
     if ours is not None:
         return InvalidInputError(f"{path} holds {ours.what}, and nothing to import", hint=ours.hint)
+    if path.is_file() and (other := foreign(path)) is not None:
+        return other
+    if {"indices", "indptr", "shape"} <= set(arrays):
+        return InvalidInputError(
+            f"{path} is a sparse matrix of SciPy",
+            hint="save it under its name: `np.savez(path, mask=scipy.sparse.load_npz(path).toarray())`",
+        )
     return InvalidInputError(
         f"{path} has {names_of(arrays)}: none of the formats that memdb imports",
         hint=f"give a plain file with {PLAIN_KEYS}; docs/importing.md has the other formats",

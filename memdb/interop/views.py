@@ -27,12 +27,12 @@ def bools(values: NDArray[Any], place: str) -> NDArray[np.bool_]:
     wrong = (values != 0) & (values != 1)
     if wrong.any():
         odd = values[wrong][0]
-        raise InvalidInputError(
-            f"{place} holds {odd}, not only 0 and 1",
-            hint="omit, or mend, what did not finish; as bool, NaN would be true"
-            if np.isnan(odd)
-            else "save what is true in it as bool, such as `array > 0`",
-        )
+        hint = "save what is true in it as bool, such as `array > 0`"
+        if np.isnan(odd):
+            hint = "omit, or mend, what did not finish; as bool, NaN would be true"
+        elif 0 < odd < 1:
+            hint = "save what is true in it as bool, such as `array > 0.5`; p of the label is ..._confidence"
+        raise InvalidInputError(f"{place} holds {odd}, not only 0 and 1", hint=hint)
     return values.astype(np.bool_)
 
 

@@ -9,7 +9,7 @@ from memdb.errors import InvalidInputError
 from memdb.query.answers import Answers
 from memdb.query.arrow import column, values_of
 from memdb.query.intervals import IntervalSpec
-from memdb.query.options import TIMEOUT_SECONDS, Order, RankedQuery
+from memdb.query.options import USER_LIMITS, Order, RankedQuery
 from memdb.query.relations import Relations
 from memdb.query.statements import condition_of
 
@@ -62,7 +62,7 @@ def _answered(
             interval=interval,
             tables={"candidates": candidates},
             models=True,
-            timeout=TIMEOUT_SECONDS,
+            limits=USER_LIMITS,
         )
     except InvalidInputError as error:
         raise InvalidInputError(

@@ -145,6 +145,23 @@ class Estimator:
         return n_models if self.screen == AUTO else int(self.screen)
 
 
+@dataclass(frozen=True, slots=True)
+class StatementLimits:
+    """How much a statement may do.
+
+    Attributes:
+        max_pairs: how many pairs it may count.
+        timeout: seconds that it may run; None for as long as it takes.
+    """
+
+    max_pairs: int = MAX_PAIRS
+    timeout: float | None = None
+
+
+OWN_LIMITS = StatementLimits()  # of memdb's own statements
+USER_LIMITS = StatementLimits(timeout=TIMEOUT_SECONDS)
+
+
 class PairOptions(TypedDict, total=False):
     """The options of `memdb.Database.pairs`.
 

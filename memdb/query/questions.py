@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +20,7 @@ from memdb.query.arrow import of_records, values_of
 from memdb.query.examples import ExampleRef, require_models, require_own, set_of
 from memdb.query.from_published import stored_influence, stored_pair
 from memdb.query.intervals import IntervalSpec
-from memdb.query.options import MAX_PAIRS, TIMEOUT_SECONDS, Order, PairOptions, RankedQuery, require_k
+from memdb.query.options import USER_LIMITS, Order, PairOptions, RankedQuery, StatementLimits, require_k
 from memdb.query.outcomes import OUTCOMES
 from memdb.query.points import point
 from memdb.query.ranked_list import Columns, ranked
@@ -160,32 +160,26 @@ def sql(
     interval: IntervalSpec,
     *,
     k: int | None = None,
-    max_pairs: int = MAX_PAIRS,
-    timeout: float = TIMEOUT_SECONDS,
+    limits: StatementLimits = USER_LIMITS,
 ) -> pa.Table:
     """Run a user's statement over the relations, read-only, without access to files or the network."""
-    _require_sql(statement, k, max_pairs)
-    timeout = require_timeout(timeout)
-    table = relations.ask(
-        statement, interval=interval.for_named(), models=True, max_pairs=max_pairs, timeout=timeout
-    )
+    limits = _require_sql(statement, k, limits)
+    table = relations.ask(statement, interval=interval.for_named(), models=True, limits=limits)
     return table if k is None else table.slice(0, k)
 
 
-def sql_batches(  # noqa: PLR0913 - the statement, its limits and its intervals
+def sql_batches(
     relations: Relations,
     statement: str,
     interval: IntervalSpec,
     *,
     k: int | None = None,
     as_text: Kind = out_of_python,
-    max_pairs: int = MAX_PAIRS,
-    timeout: float = TIMEOUT_SECONDS,
+    limits: StatementLimits = USER_LIMITS,
 ) -> pa.RecordBatchReader:
     """Run a user's statement like `sql`, and stream its rows."""
-    _require_sql(statement, k, max_pairs)
-    timeout = require_timeout(timeout)
-    batches = relations.stream(statement, interval.for_named(), as_text, max_pairs=max_pairs, timeout=timeout)
+    limits = _require_sql(statement, k, limits)
+    batches = relations.stream(statement, interval.for_named(), as_text, limits)
     schema = next(batches)
     return pa.RecordBatchReader.from_batches(schema, batches if k is None else _first(k, batches))
 
@@ -205,17 +199,19 @@ def require_timeout(seconds: float) -> float:
     return min(max(seconds, SHORTEST_SECONDS), LONGEST_SECONDS)
 
 
-def _require_sql(statement: str, k: int | None, max_pairs: int) -> None:
+def _require_sql(statement: str, k: int | None, limits: StatementLimits) -> StatementLimits:
+    """Check a user's statement and its limits; return these with a timeout that timers support."""
     if not statement.strip():
         raise InvalidInputError(
             "an empty statement", hint='write e.g. memdb sql "SELECT * FROM memorization"'
         )
-    if max_pairs < 1:
+    if limits.max_pairs < 1:
         raise InvalidInputError(
-            f"max_pairs {max_pairs} is not above 0", hint="raise it", parameter="max_pairs"
+            f"max_pairs {limits.max_pairs} is not above 0", hint="raise it", parameter="max_pairs"
         )
     if k is not None:
         require_k(k)
+    return replace(limits, timeout=None if limits.timeout is None else require_timeout(limits.timeout))
 
 
 def _first(k: int, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

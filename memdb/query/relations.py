@@ -22,7 +22,7 @@ from memdb.query.example_counts import times_in, totals
 from memdb.query.examples import keeps_own, label_of, require_examples, require_labels, row_of_key
 from memdb.query.intervals import IntervalSpec
 from memdb.query.lazy import Lazy
-from memdb.query.options import MAX_PAIRS, MEMORY
+from memdb.query.options import MEMORY, OWN_LIMITS, StatementLimits
 from memdb.query.outcomes import OUTCOMES, require_outcome
 from memdb.query.statements import (
     LOCKS,
@@ -295,7 +295,7 @@ class Relations:
         n_in = columns.pop("n_in") if "n_in" in columns else times_in(snapshot)
         return {"n_in": n_in, "n_out": (snapshot.n_models - n_in).astype(np.int32), **columns}
 
-    def ask(  # noqa: PLR0913 - the statement, what it sees and how much it may
+    def ask(
         self,
         sql: str,
         parameters: Mapping[str, Any] | None = None,
@@ -303,8 +303,7 @@ class Relations:
         interval: IntervalSpec | None = None,
         tables: Mapping[str, pa.Table] | None = None,
         models: bool = False,
-        max_pairs: int = MAX_PAIRS,
-        timeout: float | None = None,
+        limits: StatementLimits = OWN_LIMITS,
     ) -> pa.Table:
         """Run one statement and return all its rows.
 
@@ -314,16 +313,15 @@ class Relations:
             interval: of the scores in the views; by default that of the statement before.
             tables: further tables that this statement can read.
             models: create the relation ``models`` and the names of examples, which few statements need.
-            max_pairs: how many pairs the statement may count.
-            timeout: seconds that it may run.
+            limits: how much the statement may do.
 
         Raises:
             InvalidInputError: SQL that does not parse, bind or run, too many pairs, or a timeout.
         """
         given = dict(parameters or {})
-        with self._statement, self._translating(timeout):
-            self._prepare(sql, interval, models=models, max_pairs=max_pairs)
-            with reading(self.connection, tables or {}), running(self.connection, timeout) as run:
+        with self._statement, self._translating(limits.timeout):
+            self._prepare(sql, interval, models=models, max_pairs=limits.max_pairs)
+            with reading(self.connection, tables or {}), running(self.connection, limits.timeout) as run:
                 return run(lambda: carried(self.connection.sql(sql, params=given)).to_arrow_table())
 
     def compute(self, sql: str, tables: Mapping[str, pa.Table], **given: Any) -> pa.Table:
@@ -336,9 +334,7 @@ class Relations:
         sql: str,
         interval: IntervalSpec,
         as_text: Kind,
-        *,
-        max_pairs: int = MAX_PAIRS,
-        timeout: float | None = None,
+        limits: StatementLimits = OWN_LIMITS,
     ) -> Iterator[Any]:
         """Yield the schema of a user's statement, then record batches as they are computed.
 
@@ -348,9 +344,9 @@ class Relations:
         Raises:
             InvalidInputError: as for `ask`, at any step.
         """
-        with self._statement, self._translating(timeout):
-            self._prepare(sql, interval, models=True, max_pairs=max_pairs)
-            with running(self.connection, timeout) as run:
+        with self._statement, self._translating(limits.timeout):
+            self._prepare(sql, interval, models=True, max_pairs=limits.max_pairs)
+            with running(self.connection, limits.timeout) as run:
                 batches = run(
                     lambda: carried(self.connection.sql(sql), as_text).to_arrow_reader(ROWS_AT_ONCE)
                 )
@@ -364,8 +360,8 @@ class Relations:
         sql: str,
         interval: IntervalSpec | None,
         *,
-        models: bool = False,
-        max_pairs: int = MAX_PAIRS,
+        models: bool,
+        max_pairs: int,
     ) -> None:
         """Check that a statement only reads, and create the relations that it needs."""
         require_question(self.connection, sql)

@@ -181,3 +181,15 @@ def test_python_m_memdb_starts_workers_as_the_command_does(tmp_path):
         subprocess.run([*command, *words.split(), "--store", "s.zarr"], cwd=tmp_path, check=True)
     with memdb.open(str(tmp_path / "s.zarr")) as db:
         assert db.n_models == 2
+
+
+@pytest.mark.slow
+def test_workers_give_back_the_locks_that_they_took(folder):
+    recipe = folder / "slow_recipe.py"
+    recipe.write_text(f"import multiprocessing\nLOCK = multiprocessing.get_context('spawn').Lock()\n{SLOW}")
+    run(*INIT, cwd=folder)
+    environment = {**os.environ, "PYTHONPATH": str(TESTS)}
+    command = [MEMDB, "train", "--device", "cpu", "--add", "4", "--workers", "2"]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
+    assert "which now has 4" in done.stderr
+    assert "leaked" not in done.stderr

@@ -10,7 +10,7 @@ from support.held import INFL, LABELS, MASK, MEM, PLAIN, RIGHT, N, shards
 from support.stores import N_TRAIN, bits_of
 
 import memdb
-from memdb.errors import InvalidInputError
+from memdb.errors import InvalidInputError, NotFoundError
 from memdb.interop.formats import read_file
 from memdb.interop.gaps import missing_note
 
@@ -122,6 +122,20 @@ def test_shards_and_folders_of_models_are_series(at, tmp_path):
     assert f"Not there, by their numbers: experiment-{N - 1}_{N}." in read_file(tmp_path / "lira").notes
 
 
+def test_a_sparse_mask_is_refused_with_what_makes_an_array_of_it(tmp_path):
+    sparse = pytest.importorskip("scipy.sparse")
+    sparse.save_npz(tmp_path / "mask.npz", sparse.csr_array(MASK))
+    with pytest.raises(InvalidInputError, match="is a sparse matrix of SciPy") as refused:
+        read_file(tmp_path / "mask.npz")
+    assert "toarray" in refused.value.hint
+
+
+def test_what_is_elsewhere_is_to_be_downloaded(tmp_path):
+    with pytest.raises(NotFoundError, match="no file") as refused:
+        memdb.import_file("https://example.org/runs.npz", str(tmp_path / "s.zarr"))
+    assert "download it" in refused.value.hint
+
+
 def test_a_folder_that_was_packed_is_read_like_its_files(tmp_path):
     with zipfile.ZipFile(tmp_path / "runs.npz", "w") as archive:
         archive.mkdir("runs")
@@ -138,6 +152,7 @@ NO_BITS = {  # where a mask belongs, what is said of it, and what to do
     "1 and -1": (np.where(MASK, 1, -1), "holds -1, not only 0 and 1", "array > 0"),
     "0 and 255": (MASK.astype("u1") * 255, "holds 255, not only 0 and 1", "array > 0"),
     "NaN": (np.where(MASK, 1, np.nan), "holds nan, not only 0 and 1", "NaN would be true"),
+    "p": (np.where(MASK, 0.9, 0.2), "holds 0.[29], not only 0 and 1", "array > 0.5"),
     "indices": (np.nonzero(MASK)[1].reshape(N, -1), "lists the examples of each subset", "put_along_axis"),
 }
 

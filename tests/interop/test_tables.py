@@ -291,6 +291,14 @@ def test_names_may_be_spelled_in_other_ways(correct):
         ("scores.npz", b"\x89HDF\r\n\x1a\n", "is an HDF5 file", "h5py"),
         ("scores.pkl", b"\x80\x04.", "is a pickle, which memdb never loads", "numpy.savez"),
         ("scores.xlsx", b"PK", "is a workbook", "CSV"),
+        (
+            "scores.csv",
+            b"version https://git-lfs.github.com/spec/v1\nsize 1\n",
+            "is a pointer of Git LFS",
+            "pull",
+        ),
+        ("scores.npz", b"<!DOCTYPE html>", "is a web page", "sign in"),
+        ("scores.csv", b"<!DOCTYPE html>\n<html>404, not found", "is a web page", "an error"),
     ],
 )
 def test_a_file_of_another_kind_is_refused_with_how_to_make_one_that_is_read(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -14,13 +15,37 @@ from pathlib import Path
 
 import pytest
 from support import TESTS
-from support.stores import small_database
+from support.stores import coin_recipe, small_database
 from support.trained import dying_recipe, ids, made, stored
 
 import memdb
-from memdb.errors import InvalidInputError, NotFoundError
+from memdb.errors import InvalidInputError, NotFoundError, TrainingError
+from memdb.store import Store
 
 SEEN = os.pathsep.join([str(TESTS), str(Path(__file__).parent)])  # by workers that start afresh
+
+
+def shared_task_recipe(data, masks, seeds, run):
+    """As coins fall; the second task's first batch is committed no sooner than its second one is trained.
+
+    Its process is killed in its fourth batch.
+    """
+    if 2 in seeds:
+        shared_task_recipe.second, commit = threading.Event(), Store.commit
+
+        def once_the_second_is_trained(*arguments):
+            assert shared_task_recipe.second.wait(30), "nothing was trained meanwhile"
+            return commit(*arguments)
+
+        Store.commit = once_the_second_is_trained
+    elif 4 in seeds:
+        shared_task_recipe.second.set()
+    elif 8 in seeds and not Path(os.environ["DYING"]).exists():
+        Path(os.environ["DYING"]).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif 30 in seeds:
+        raise RuntimeError("no more")
+    return coin_recipe(data, masks, seeds, run)
 
 
 def answering(words):
@@ -130,3 +155,17 @@ def test_ray_trains_as_many_models_as_asked_for_though_workers_die(tmp_path, mon
         assert (tmp_path / "died").exists()
         with pytest.raises(InvalidInputError, match="has no GPU"):
             db.train(add=1, ray="local", device="cuda")
+
+
+@pytest.mark.ray
+def test_short_batches_share_a_task_of_ray_which_loses_nothing_that_it_committed(tmp_path, monkeypatch):
+    pytest.importorskip("ray")
+    monkeypatch.setenv("DYING", str(tmp_path / "died"))
+    monkeypatch.setenv("PYTHONPATH", SEEN)
+    told = []
+    with made(tmp_path, shared_task_recipe) as db:
+        with pytest.raises(TrainingError, match=r"raised RuntimeError: no more \(model seeds 30"):
+            db.train(seeds=range(40), ray="local", workers=1, batch_models=2, progress=told.append)
+        assert stored(db) == ids(range(30))
+    assert (tmp_path / "died").exists()
+    assert told[-1].n_committed == 30

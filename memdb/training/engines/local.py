@@ -69,10 +69,12 @@ class _Worker:
         with contextlib.suppress(OSError):
             self.connection.send(None)
 
-    def end(self) -> None:
+    def end(self, seconds: float = 0.0) -> None:
+        """End the process; it has this time to end by itself, and to give back what it has of the system."""
+        self.connection.close()
+        self.process.join(seconds)
         self.process.kill()
         self.process.join()
-        self.connection.close()
 
 
 class LocalEngine:
@@ -122,6 +124,7 @@ class _Run:
         self._n_early_deaths = 0
         self._is_over = False
         self._workers: list[_Worker] = []
+        self._leaving: list[_Worker] = []  # which have nothing left to do
 
     def batches(self) -> Generator[Committed]:
         for number, device in enumerate(self._devices):
@@ -137,8 +140,12 @@ class _Run:
         yield from self._last_words()
 
     def end(self) -> None:
-        for worker in self._workers:
-            worker.end()
+        workers = [*self._workers, *self._leaving]
+        for worker in workers:
+            worker.connection.close()  # all may end at once
+        until = time.monotonic() + SECONDS_TO_EXIT
+        for worker in workers:
+            worker.end(max(0.0, until - time.monotonic()))
 
     def _start(self, number: int, device: str) -> None:
         share = self._devices.count(device)
@@ -169,8 +176,7 @@ class _Run:
                     self._n_early_deaths = 0
                     yield message
                 case Failed():
-                    worker.end()
-                    self._workers.remove(worker)
+                    self._let_go(worker)
                     message.reraise()
                 case Broken(reason):
                     worker.reason = reason
@@ -178,8 +184,12 @@ class _Run:
                 case Trained():
                     self._deal(worker)
                 case Done():
-                    worker.end()
-                    self._workers.remove(worker)
+                    self._let_go(worker)
+
+    def _let_go(self, worker: _Worker) -> None:
+        self._workers.remove(worker)
+        self._leaving.append(worker)
+        worker.connection.close()
 
     def _deal(self, worker: _Worker) -> None:
         """Send a worker its next batch, or word that there is none, or none that may begin."""

@@ -1,19 +1,23 @@
 """Batches of models as Ray tasks, which Ray places, and restarts if a worker or a node dies.
 
-Each task commits directly to the store; only what the driver shows passes through Ray.
+Each task commits directly to the store; only what the driver shows passes through Ray. A task ends with its
+last commit, so that none is lost with its process; short batches share a task, which commits each while it
+trains the next.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
+import math
 import os
 import platform
 import signal
 import socket
 import sys
 import warnings
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -34,6 +38,8 @@ from memdb.wording import count
 AUTO = "auto"
 MAX_RETRIES = 20  # of a batch whose worker or node died
 TICK_SECONDS = 0.5
+SECONDS_A_TASK, MOST_BATCHES = 30.0, 16  # of a task of several batches, whose commits show when it ends
+TASKS_A_SLOT = 4  # at least, of what is left: so that all end at about the same time
 PROBE_SECONDS = 5.0
 LONGEST_HELLO = 4096  # bytes
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0"  # how a gRPC client says hello, and
@@ -81,7 +87,9 @@ class _Run:
         self._seeds = seeds
         self._hooks = hooks
         self._begun_at = datetime.now(UTC)
-        self._pending: dict[Any, list[int]] = {}
+        self._pending: dict[Any, list[list[int]]] = {}
+        self._n_left = math.inf if seeds.n_missing is None else seeds.n_missing  # models in no task yet
+        self._batch_seconds = math.inf  # until one is done
         resources = {"num_cpus": request.task_cpus, "num_gpus": gpus}
         self._options = {**resources, "max_retries": MAX_RETRIES, "retry_exceptions": False}
 
@@ -98,12 +106,20 @@ class _Run:
                     if task == measured:
                         dealing = self._seeds.batches(result, self._n_slots())
                     else:
-                        yield from result
+                        yield from self._committed(result)
                 self._deal(dealing)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, MemdbError):  # of one task, while others commit
             yield from self._last_words()
             raise
         yield from self._last_words()
+
+    def _committed(self, result: Sequence[Committed | Failed]) -> Generator[Committed]:
+        """Yield what a task has committed, and raise its error if it ended with one."""
+        for each in result:
+            if isinstance(each, Failed):
+                each.reraise()
+            self._batch_seconds = each.models[0].seconds * len(each.models)
+            yield each
 
     def _deal(self, dealing: Iterator[list[int]]) -> None:
         """Submit slightly more tasks than fit, so that an autoscaler sees demand for more nodes."""
@@ -113,11 +129,20 @@ class _Run:
             batch = next(dealing, None)
             if batch is None:
                 return
-            self._submit(_train, batch)
+            more = itertools.islice(dealing, self._n_at_once(len(batch), n_slots) - 1)
+            self._submit(_train, [batch, *more])
 
-    def _submit(self, function: Any, batch: list[int]) -> Any:
-        task = function.options(**self._options).remote([self._work], batch, datetime.now(UTC))
-        self._pending[task] = batch
+    def _n_at_once(self, batch_models: int, n_slots: int) -> int:
+        """Return how many batches the next task takes: one if what it commits decides on the next."""
+        if self._hooks.looks_back:
+            return 1
+        fair = self._n_left / (batch_models * n_slots * TASKS_A_SLOT)
+        return max(1, int(min(SECONDS_A_TASK / self._batch_seconds, fair, MOST_BATCHES)))
+
+    def _submit(self, function: Any, batches: list[list[int]]) -> Any:
+        task = function.options(**self._options).remote([self._work], batches, datetime.now(UTC))
+        self._pending[task] = batches
+        self._n_left -= sum(map(len, batches))
         return task
 
     def _n_slots(self) -> int:
@@ -131,14 +156,14 @@ class _Run:
         """Cancel unfinished tasks, and yield what they committed."""
         for task in self._pending:
             ray.cancel(task, force=True)
-        seeds = [seed for batch in self._pending.values() for seed in batch]
+        seeds = [seed for batches in self._pending.values() for batch in batches for seed in batch]
         if seeds:
             yield from committed_since(self._store, self._begun_at, seeds)
 
 
 # By default Ray starts a new process for each GPU task, which would load PyTorch and the data again.
 @ray.remote(max_calls=0)
-def _measure(boxed: list[Any], _batch: list[int], _since: datetime) -> int | Failed:
+def _measure(boxed: list[Any], _batches: list[list[int]], _since: datetime) -> int | Failed:
     """Return the number of models that a worker trains at once."""
     try:
         return _bench(boxed[0]).n_models
@@ -147,19 +172,30 @@ def _measure(boxed: list[Any], _batch: list[int], _since: datetime) -> int | Fai
 
 
 @ray.remote(max_calls=0)
-def _train(boxed: list[Any], batch: list[int], since: datetime) -> list[Committed] | Failed:
-    """Train a batch, except the models that an earlier attempt committed."""
+def _train(boxed: list[Any], batches: list[list[int]], since: datetime) -> list[Committed | Failed]:
+    """Train batches, except the models that an earlier attempt committed; an error comes after them."""
+    committed: list[Committed | Failed] = []
     try:
         bench = _bench(boxed[0])
-        committed = committed_since(bench.work.store, since, batch)
-        left = missing(bench.work.store, committed, batch)
-        return [*committed, *(bench.train_batch(left, Hooks()) if left else ())]
+        earlier = committed_since(bench.work.store, since, [seed for batch in batches for seed in batch])
+        committed += earlier
+        left = (missing(bench.work.store, earlier, batch) for batch in batches)
+        committed.extend(bench.train(_Dealt(filter(None, left)), Hooks()))
     except MemdbError as error:
         if (reason := recipes.device_failure(error)) is not None:
             sys.stderr.write(f"This worker lost its device and ends: {reason}\n")
             sys.stderr.flush()
             os._exit(1)  # Ray starts another one, which can use the device
-        return _from_here(error)
+        committed.append(_from_here(error))
+    return committed
+
+
+class _Dealt(list[list[int]]):
+    """The batches of a task."""
+
+    def batches(self, _size: int) -> Iterator[list[int]]:
+        """Yield them, whatever their size."""
+        return iter(self)
 
 
 @lru_cache(maxsize=1)
@@ -175,7 +211,7 @@ def _from_here(error: MemdbError) -> Failed:
     return Failed.of(named)
 
 
-def _result(task: Any, batch: list[int]) -> Any:
+def _result(task: Any, batches: list[list[int]]) -> Any:
     """Return the result of a task, or raise its error."""
     try:
         result = ray.get(task)
@@ -191,7 +227,8 @@ def _result(task: Any, batch: list[int]) -> Any:
             hint="what was committed stays; MEMDB_TRACEBACK=1 shows where it failed",
         ) from error
     except RayError as error:
-        what = f"a batch of {count(len(batch), 'model')}" if batch else "the first worker"
+        n_models = sum(map(len, batches))
+        what = f"a task of {count(n_models, 'model')}" if batches else "the first worker"
         raise TrainingError(
             f"Ray gave up on {what}: {type(error).__name__}: {_first_line(str(error))}",
             hint="use a smaller batch_models, or look at the cluster's logs; what was committed stays",

@@ -81,10 +81,6 @@ class Bench:
             hooks=hooks,
         )
 
-    def train_batch(self, batch: Sequence[int], hooks: Hooks) -> Generator[Committed]:
-        """Train one batch and yield it once it is committed."""
-        return self.train(Seeds(batch, len(batch), self.work.store.manifest.seed), hooks)
-
 
 def set_up(work: Work) -> Bench:
     """Load the data, and check that data and recipe are the store's.
