@@ -21,7 +21,8 @@ from memdb.interop.gaps import missing_note
 from memdb.interop.own_tables import own_table
 from memdb.interop.run_formats import PLAIN_KEYS, RunFormat, Runs
 from memdb.interop.score_formats import ScoreFile, ScoreFormat
-from memdb.interop.tables import is_json, is_table, open_table
+from memdb.interop.table_names import is_json, is_table
+from memdb.interop.tables import open_table
 from memdb.interop.views import appended
 
 Format: TypeAlias = RunFormat | ScoreFormat
