@@ -167,7 +167,7 @@ def open_arrays(path: Path) -> dict[str, ArrayFile]:
         elsewhere = re.match(r"[a-z][a-z0-9+]+:/", str(path)) is not None
         raise NotFoundError(
             f"no file {path}",
-            hint="download it, and import the file; a store that is there is asked by --store"
+            hint="download it, and import the file; ask a store where it is: `memdb info --store URL`"
             if elsewhere
             else "name an .npz file, or a folder of .npy files",
         )

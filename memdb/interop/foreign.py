@@ -79,8 +79,8 @@ ZARR = Foreign(
     "a store or another Zarr group",
     ("zarr.json", ".zgroup", ".zarray"),
     (),
-    "ask a store by naming it as --store, and bring its models over by `memdb merge`; save others' arrays by "
-    "`numpy.savez`",
+    "ask a store itself, as `memdb info --store PATH`, and bring its models over by `memdb merge`; "
+    "save others' arrays by `numpy.savez`",
 )
 LONGEST = max(len(beginning) for kind in FOREIGN for beginning in kind.beginnings)
 

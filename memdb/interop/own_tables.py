@@ -46,7 +46,7 @@ TABLES = (
     OwnTable(
         frozenset({"train_id", "key", "action"}),
         "a list of training examples to drop or keep",
-        "name it as --without-ids or --only-ids of `memdb init`",
+        "give it to `memdb init --without-ids FILE` or `memdb init --only-ids FILE`",
     ),
     OwnTable(
         frozenset({"train_id", "target_id", "influence"}),

@@ -49,12 +49,14 @@ def two_gpus(torch, monkeypatch):
     return gpus
 
 
-def test_workers_take_the_gpus_in_turn_and_a_model_names_the_make_of_its_own(two_gpus):
+def test_workers_take_the_gpus_in_turn_and_a_model_names_the_make_of_its_own(two_gpus, torch, monkeypatch):
     assert recipes.resolve_device("auto") == "cuda:0"
     assert recipes.worker_devices("auto", 3) == ["cuda:0", "cuda:1", "cuda:0"]
     assert recipes.name_of("cuda:1") == "cuda:1 (NVIDIA H100)"
     assert recipes.name_of("cpu") == "cpu"
     assert devices.with_make("cuda:0", "") == "cuda:0"
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert recipes.worker_devices("auto", 3) == ["cuda:0"] * 3
 
 
 @pytest.mark.parametrize(("kind", "chosen"), [("xpu", "xpu:0"), ("mps", "mps")])

@@ -19,7 +19,10 @@ from memdb import recipes
 from memdb.environment import n_cores
 from memdb.errors import InvalidInputError, MismatchError, TrainingError
 from memdb.store import Store
+from memdb.training.engines import local
 from memdb.training.engines.worker import Work, set_up
+from memdb.training.loop import Hooks
+from memdb.training.seeds import Seeds
 
 
 def leaving_recipe(data, masks, seeds, run):
@@ -285,6 +288,20 @@ def test_workers_that_share_a_device_share_its_memory(tmp_path):
         found = [set_up(Work(db.store, data, recipe, share=share)).n_models for share in (1, 2, 100)]
         assert found == [128, 64, 8]
         assert set_up(Work(db.store, data, recipe, share=9, batch_models=50)).n_models == 50
+
+
+def test_workers_are_told_how_many_share_their_gpu_and_divide_the_cores(tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setattr(local, "n_cores", lambda: 16)
+    monkeypatch.setattr(local, "_Worker", lambda number, work, n_threads: started.append((work, n_threads)))
+    with made(tmp_path, coin_recipe) as db:
+        work = Work(db.store, small_dataset(), recipes.bind(coin_recipe))
+        gpus = ["cuda:0", "cuda:1", "cuda:0"]
+        run = local._Run(work, gpus, Seeds(range(6), 6, 7), Hooks())
+        for number, device in enumerate(gpus):
+            run._start(number, device)
+    found = [(work.device, work.share, n_threads) for work, n_threads in started]
+    assert found == [("cuda:0", 2, 5), ("cuda:1", 1, 5), ("cuda:0", 2, 5)]
 
 
 def test_a_process_that_has_trained_before_is_told_its_threads(tmp_path, monkeypatch):
