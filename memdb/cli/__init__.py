@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 # New objects between two searches for cycles: imports create many and free none, and a question ends before
 # what it leaves could matter.
 GARBAGE, GARBAGE_OF_A_QUESTION = 50_000, 1_000_000
+QUESTIONS = ("query", "planning", "analyze")  # modules whose commands read, answer and end
 
 
 def program() -> NoReturn:
@@ -30,7 +31,7 @@ def program() -> NoReturn:
     from memdb.cli.streams import prepare
 
     prepare()  # before a fork opens a pipe
-    asks = bool(COMMANDS["query"].keys() & sys.argv[1:2])
+    asks = any(sys.argv[1:2] == [name] for group in QUESTIONS for name in COMMANDS[group])
     gc.set_threshold(GARBAGE_OF_A_QUESTION if asks else GARBAGE)
     if _has_sql(sys.argv[1:]):
         from memdb.cli.supervision import supervised

@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Lazy(Mapping[str, Any]):
-    """A mapping that computes each value once, on first access; thread-safe."""
+    """A mapping that computes each value once, on first access; thread-safe. It contains those computed."""
 
     def __init__(self, make: Callable[[str], Any]) -> None:
         self._make = make
@@ -22,6 +22,9 @@ class Lazy(Mapping[str, Any]):
                 if key not in self._made:
                     self._made[key] = self._make(key)
         return self._made[key]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._made
 
     def __iter__(self) -> Any:
         return iter(self._made)

@@ -137,7 +137,8 @@ class Relations:
     def prefetch(self, *set_names: str) -> None:
         """Begin to read the bits that pairs with examples of these sets are counted from."""
         if self.outcome == "correct" and all(self.snapshot.counted):  # else totals read some of them, too
-            for path in (layout.MASK, *(f"{name}/correct" for name in set_names)):
+            paths = (layout.MASK, *(f"{name}/correct" for name in set_names))
+            for path in (path for path in paths if path not in self.bits):
                 threading.Thread(target=self._read_quietly, args=(path,), daemon=True).start()
 
     def _read_quietly(self, path: str) -> None:
