@@ -258,6 +258,7 @@ def loaded_at_once(path):
             {"numpy", "torch", "zarr", "duckdb", "pyarrow", "sklearn"},
         ),
         ("import memdb; memdb.open", {"torch", "torchvision", "sklearn", "pandas", "typer", "numkong"}),
+        ("import memdb.interop.import_runs, memdb.interop.formats", {"pyarrow", "duckdb", "torch"}),
     ],
 )
 def test_importing_loads_nothing_that_is_not_used(statement, absent):

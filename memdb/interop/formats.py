@@ -21,7 +21,7 @@ from memdb.interop.gaps import missing_note
 from memdb.interop.own_tables import own_table
 from memdb.interop.run_formats import PLAIN_KEYS, RunFormat, Runs
 from memdb.interop.score_formats import ScoreFile, ScoreFormat
-from memdb.interop.tables import is_json, is_table, open_table
+from memdb.interop.table_names import is_json, is_table
 from memdb.interop.views import appended
 
 Format: TypeAlias = RunFormat | ScoreFormat
@@ -79,7 +79,11 @@ def read_file(
 
 
 def _opened(path: Path) -> dict[str, ArrayFile]:
-    return open_table(path) if path.is_file() and (is_table(path) or is_json(path)) else open_arrays(path)
+    if not (path.is_file() and (is_table(path) or is_json(path))):
+        return open_arrays(path)
+    from memdb.interop.tables import open_table  # noqa: PLC0415 - Arrow, which arrays do not need
+
+    return open_table(path)
 
 
 def _files_below(folder: Path) -> list[Path]:

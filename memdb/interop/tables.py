@@ -19,12 +19,9 @@ from memdb.interop.arrays import MAX_SWELLING, MAX_WHOLE_BYTES, READ_BYTES, SWEL
 from memdb.interop.by_name import spelled
 from memdb.interop.described import KEYS, PAIR_KEYS
 from memdb.interop.foreign import foreign
+from memdb.interop.table_names import COMPRESSED, CSV, PARQUET, ending_of, is_json
 from memdb.wording import count, is_number
 
-CSV = {".csv": ",", ".tsv": "\t"}
-PARQUET = (".parquet", ".pq")
-JSON = (".json", ".ndjson", ".jsonl")
-COMPRESSED = (".gz", ".bz2", ".zst", ".lz4")  # by which Arrow knows how to read CSV and JSON
 BETWEEN = (";", "\t", "|")  # columns, where it is not what the ending says
 HEAD_BYTES = 1 << 20
 MAX_JSON_BYTES = 256 << 20  # Python objects take ten times as much
@@ -37,22 +34,6 @@ END_OF_LINE = re.compile(r"\r\n?|\n")  # as Arrow has it; str.splitlines knows m
 WITH_COMMA = r"^-?\d*,?\d+([eE][-+]?\d+)?$"
 THOUSANDS = r"^-?[1-9]\d{0,2},\d{3}$"  # or a number with three decimals
 UNREADABLE = (pa.ArrowException, OSError, ValueError, RecursionError, OverflowError)
-
-
-def is_table(path: Path) -> bool:
-    """Tell by its name whether a file is a table of numbers; JSON may be anything, and counts if named."""
-    return path.suffix.lower() in PARQUET or _ending(path) in CSV
-
-
-def is_json(path: Path) -> bool:
-    """Tell by its name whether a file is JSON."""
-    return _ending(path) in JSON
-
-
-def _ending(path: Path) -> str:
-    """Return the ending of a name, without that of compression."""
-    name = Path(path.name.lower())
-    return Path(name.stem).suffix if name.suffix in COMPRESSED else name.suffix
 
 
 def open_table(path: Path) -> dict[str, ArrayFile]:
@@ -142,7 +123,7 @@ def _read_csv(path: Path) -> pa.Table:
     if b"\0" in head and encoding == "utf-8":
         raise ValueError("it holds bytes that are 0, and is not text in UTF-8")
     lines = END_OF_LINE.split(head.decode(encoding, errors="replace").lstrip("\ufeff"))
-    usual = CSV[_ending(path)]
+    usual = CSV[ending_of(path)]
     n_comments = next((n for n, line in enumerate(lines) if line.strip() and not line.startswith(COMMENT)), 0)
     between = next((sign for sign in (usual, *BETWEEN) if sign in lines[n_comments]), usual)
     if n_comments and all(is_number(part) for part in lines[n_comments].split(between)):
@@ -186,7 +167,7 @@ def _read_json(path: Path) -> pa.Table:
     with pa.input_stream(str(path), compression="detect") as stream:
         data = stream.read()
     text = data.decode(json.detect_encoding(data))
-    if _ending(path) != ".json":
+    if ending_of(path) != ".json":
         return _of_objects(path, [json.loads(line) for line in text.split("\n") if line.strip()])
     document = json.loads(text)
     rows = document.get("rows", document) if isinstance(document, dict) else document
