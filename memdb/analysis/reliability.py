@@ -143,10 +143,10 @@ def _scores(
 ) -> Iterator[tuple[Numbers, Numbers]]:
     """Yield the scores of both halves of each split, of the training examples that have both."""
     everyone = np.ones((1, halves.shape[1]), dtype=np.bool_)
-    sums = _confidence_sums if relations.outcome == "confidence" else _bit_sums
-    found = sums(relations, target, np.concatenate([everyone, halves]))
-    whole = next(found)
-    for half in found:
+    sums_of = _confidence_sums if relations.outcome == "confidence" else _bit_sums
+    sums = sums_of(relations, target, np.concatenate([everyone, halves]))
+    whole = next(sums)
+    for half in sums:
         a, b = half.scores, Sums(*map(np.subtract, whole, half)).scores
         known = ~np.isnan(a) & ~np.isnan(b)
         yield a[known], b[known]

@@ -92,7 +92,7 @@ def test_an_odd_model_goes_to_the_second_half(asked):
     assert {row["n_splits"] for row in dicts(asked.reliability(splits=2, k=[1]))} == {2}
 
 
-def test_lists_longer_than_what_is_scored_are_left_out(asked):
+def test_lists_longer_than_what_is_scored_are_omitted(asked):
     rows = reliability(asked.relations("correct"), None, Splitting(2, lists=(24,)))
     assert rows.column("measure").to_pylist() == ["correlation", "spearman_brown", "confirmed"]
 
