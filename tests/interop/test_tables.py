@@ -75,6 +75,9 @@ HELD = {  # what is in a file, by its name
     "lines.jsonl.gz": gzip.compress("\n".join(map(json.dumps, RECORDS)).encode()),
     "dictionary.parquet": parquet(train_id=pa.array(IDS).dictionary_encode(), memorization=MEM),
     "decimals.parquet": parquet(train_id=IDS, mem=pa.array(MEM).cast(pa.decimal128(20, 17), safe=False)),
+    "empty-lists.parquet": parquet(
+        train_id=IDS, mem=MEM, other=pa.array([[]] * N_TRAIN, pa.list_(pa.float64()))
+    ),
     "nested.parquet": parquet(train_id=IDS, mem=pa.array([[m] for m in MEM]), other=[{"a": 1}] * N_TRAIN),
     "fixed.parquet": parquet(train_id=IDS, mem=pa.array([[m] for m in MEM], pa.list_(pa.float64(), 1))),
     "pandas.parquet": pandas_index,
