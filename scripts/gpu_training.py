@@ -269,18 +269,16 @@ def train(call: Call, seconds: float) -> None:
     most = {"add": 4 if call.tiny else 4096, "max_time": f"{until - time.monotonic():.0f}s"}
     batch = {"workers": call.workers, "batch_models": call.models_per_batch}
     training = memdb(call, "train", "--no-compact", **most, **batch, **there)
-    while True:
+    while training.returncode is None:
         with contextlib.suppress(subprocess.TimeoutExpired):
             training.wait(SECONDS_BETWEEN)
         # What is killed brings back what it had packed; a file may go while it is packed.
         with contextlib.suppress(FileNotFoundError):
-            if _packed(store, call.out) >= MOST_PIECES and training.poll() is None:
+            if _packed(store, call.out) >= MOST_PIECES and training.returncode is None:
                 print("  no more models come back", flush=True)
                 training.send_signal(signal.SIGINT)
                 training.wait()
-        if training.poll() is not None:
-            break
-    _packed(store, call.out)
+                return
     finished(training)
 
 

@@ -163,14 +163,24 @@ def _with_decimal_commas(table: pa.Table, keys: Sequence[str], missing: Sequence
 
 
 def _read_json(path: Path) -> pa.Table:
-    """Read an object a line, or a document: a list of objects, also as the ``rows`` of one, or lists."""
+    """Read an object a line, or a document: a list of objects, also as the ``rows`` of one, or lists.
+
+    pandas writes objects a line whatever the name, and columns as objects whose names are its index.
+    """
     with pa.input_stream(str(path), compression="detect") as stream:
         data = stream.read()
     text = data.decode(json.detect_encoding(data))
-    if ending_of(path) != ".json":
+    try:
+        document = json.loads(text) if ending_of(path) == ".json" else None
+    except json.JSONDecodeError as error:
+        if error.msg != "Extra data":
+            raise
+        document = None
+    if document is None:
         return _of_objects(path, [json.loads(line) for line in text.split("\n") if line.strip()])
-    document = json.loads(text)
     rows = document.get("rows", document) if isinstance(document, dict) else document
+    if isinstance(rows, dict) and rows and all(isinstance(values, dict) for values in rows.values()):
+        return _of_columns(path, rows)
     if isinstance(rows, dict):
         return pa.table({name: values for name, values in rows.items() if isinstance(values, list)})
     return _of_objects(path, rows)
@@ -184,6 +194,16 @@ def _of_objects(path: Path, rows: Any) -> pa.Table:
     if 8 * len(names) * len(rows) > MAX_WHOLE_BYTES:  # if each has a name of its own
         raise _too_big(path, f"holds {count(len(rows), 'object')} with {count(len(names), 'name')}")
     return pa.table({name: pa.array([row.get(name) for row in rows]) for name in names})
+
+
+def _of_columns(path: Path, columns: dict[str, dict[str, Any]]) -> pa.Table:
+    """Return objects as columns, beside an index of the names in them."""
+    index = list(dict.fromkeys(name for values in columns.values() for name in values))
+    if 8 * len(index) * len(columns) > MAX_WHOLE_BYTES:
+        raise _too_big(path, f"holds {count(len(columns), 'object')} with {count(len(index), 'name')}")
+    is_counted = all(row.isdecimal() and str(int(row)) == row for row in index)  # and not 007
+    held = {name: pa.array([values.get(row) for row in index]) for name, values in columns.items()}
+    return pa.table({"": [int(row) for row in index] if is_counted else index, **held})
 
 
 def _opened(place: str, column: pa.ChunkedArray) -> ArrayFile:
@@ -254,4 +274,6 @@ def _rows(column: pa.ChunkedArray) -> NDArray[Any] | None:
         return None
     lengths = set(lists.value_lengths().to_pylist())
     values = _values(pa.chunked_array([lists.flatten()]))
-    return None if values is None or len(lengths) != 1 else values.reshape(len(column), -1, *values.shape[1:])
+    if values is None or len(lengths) != 1:
+        return None
+    return values.reshape(len(column), lengths.pop(), *values.shape[1:])

@@ -76,6 +76,7 @@ def _trained(
     x, y = _inputs(data.train, augmentation, device, dtype), labels_of(data.train, device)
 
     network = Network(sizes, start.generators, device, dtype, start.weights)
+    start.weights.clear()  # gives back pinned memory, which the next batch takes
     optimizer = optimizer_of(recipe, network)
     schedule = Schedule(recipe.epochs, recipe.batch_size, augmentation, even=False)
     signals = signals_of(run, subsets, len(y))

@@ -69,10 +69,15 @@ HELD = {  # what is in a file, by its name
     "lines-within.jsonl": "\r\n".join('{"note": "\u2028", ' + json.dumps(row)[1:] for row in RECORDS),
     "document.json": json.dumps({"level": 0.95, "rows": RECORDS}),
     "columns.json": json.dumps({"memorization": MEM.tolist(), "epoch": 3}),
+    "lines.json": "\n".join(map(json.dumps, RECORDS)),
+    "pandas.json": json.dumps({"memorization": {str(i): MEM[i] for i in reversed(range(N_TRAIN))}}),
     "lines.ndjson": "\n".join(map(json.dumps, RECORDS)),
     "lines.jsonl.gz": gzip.compress("\n".join(map(json.dumps, RECORDS)).encode()),
     "dictionary.parquet": parquet(train_id=pa.array(IDS).dictionary_encode(), memorization=MEM),
     "decimals.parquet": parquet(train_id=IDS, mem=pa.array(MEM).cast(pa.decimal128(20, 17), safe=False)),
+    "empty-lists.parquet": parquet(
+        train_id=IDS, mem=MEM, other=pa.array([[]] * N_TRAIN, pa.list_(pa.float64()))
+    ),
     "nested.parquet": parquet(train_id=IDS, mem=pa.array([[m] for m in MEM]), other=[{"a": 1}] * N_TRAIN),
     "fixed.parquet": parquet(train_id=IDS, mem=pa.array([[m] for m in MEM], pa.list_(pa.float64(), 1))),
     "pandas.parquet": pandas_index,
@@ -162,6 +167,12 @@ def test_lines_that_are_no_objects_are_refused(tmp_path, text):
     (tmp_path / "odd.jsonl").write_bytes(text.encode("latin-1"))
     with pytest.raises(InvalidInputError, match=r"odd\.jsonl cannot be read"):
         open_table(tmp_path / "odd.jsonl")
+
+
+def test_an_index_of_text_is_keys(tmp_path):
+    (tmp_path / "index.json").write_text('{"mem": {"007": 0.5, "010": 0.25}, "epoch": {"007": 3}}')
+    scores = read_file(tmp_path / "index.json")
+    assert (scores.keyed, scores.scores.memorization.tolist()) == ({"train": ["007", "010"]}, [0.5, 0.25])
 
 
 def test_objects_have_the_columns_of_all_of_them(tmp_path):
