@@ -64,6 +64,9 @@ def test_examples_may_be_named_by_their_keys_in_any_order(at, tmp_path):
     assert db.sql(pairs).fetchall() == [(1, 0, -0.25), (3, 2, 0.5)]
     with pytest.raises(MismatchError, match="train example 'nobody', and no example has that key"):
         at("odd.csv")
+    csv({"train_key": ["a3", "a1", "a3"], "memorization": [0.5, 0.25, 0.4]}, "twice.csv")(tmp_path)
+    with pytest.raises(InvalidInputError, match="train example 'a3' twice"):
+        at("twice.csv")
     _, new = at("few.csv", "new.zarr")
     assert new.sql("SELECT key FROM train_examples ORDER BY id").fetchall() == [("a1",), ("a3",)]
 
