@@ -24,7 +24,7 @@ from memdb.wording import count
 
 LISTS = (10, 100, 1000)
 FEWEST = 4  # models: two in each half
-SUMS_AT_ONCE = 1 << 22  # of a selection of models and a training example
+SUMS_AT_ONCE = 1 << 22  # each of one selection of models on one training example
 CONFIDENCES_AT_ONCE = 512
 MAX_SPLITS = 10_000
 THRESHOLDS = {"memorization": 0.25, "influence": 0.15}  # Feldman and Zhang's
