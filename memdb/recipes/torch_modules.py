@@ -105,7 +105,15 @@ def _name_of(function: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    """Return an argument as text that is the same in every process."""
+    """Return an argument as text that is the same in every process: JSON, with names for what has none."""
+    match value:
+        case np.generic():
+            return _shown(value.item())
+        case list() | tuple():
+            return f"[{','.join(map(_shown, value))}]"
+        case dict():
+            pairs = sorted(f"{_shown(key)}:{_shown(bound)}" for key, bound in value.items())
+            return "{" + ",".join(pairs) + "}"
     try:
         return canonical_json(value).decode()
     except (TypeError, ValueError):  # no JSON: a class of layers, an object
