@@ -97,7 +97,7 @@ class TorchRecipe:
 
 
 def _name_of(function: Any) -> str:
-    """Return module and name of a function, with the arguments of a partial: they tell it from others."""
+    """Return module and name of a function, with the arguments of a partial, which tell it from others."""
     if not isinstance(function, functools.partial):
         return path_of(function)
     bound = [*map(_shown, function.args), *(f"{k}={_shown(v)}" for k, v in sorted(function.keywords.items()))]
