@@ -208,7 +208,7 @@ class Database:
         """Return the source of answers about scores: the imported scores in use, or else the models.
 
         Raises:
-            InvalidInputError: an unknown outcome, or imported scores that cannot be used as was asked.
+            InvalidInputError: an unknown outcome, or options that imported scores do not support.
             NotFoundError: there are no imported scores of the name that the store was opened with.
         """
         from memdb.query.imported_scores import ScoreAnswers
@@ -374,7 +374,7 @@ class Database:
         """Return one row about the store: its data, recipe, models, accuracies and widths of intervals.
 
         ``mean_half_width`` is the mean half-width of the memorization intervals over examples that have one.
-        What takes models is NULL where there are none.
+        What needs models is NULL without any.
 
         Raises:
             InvalidInputError: an unknown outcome or interval, or a level out of range.

@@ -150,7 +150,7 @@ class Returning:
         self.launched_beside = 0.0
 
     def models_per_batch(self, _data: Any, _device: str) -> int:
-        """All at once."""
+        """Return that of all models."""
         return self._n_models
 
     def __call__(self, _data: Any, _masks: Any, _seeds: Any, _run: Any) -> dict[str, Any]:
@@ -185,7 +185,7 @@ class Returning:
                     "alone": time.perf_counter() - began,
                     "user": after.ru_utime - used.ru_utime,
                     "system": after.ru_stime - used.ru_stime,
-                    "grown": after.ru_maxrss / 1e3 - held,
+                    "grown": after.ru_maxrss * 1024 / 1e6 - held,
                 }
             )
             if not self.is_alone:

@@ -1,17 +1,17 @@
 """What does ``memdb import`` cost, beside writing the same arrays by hand, or beside another checkout?
 
-Makes a file of each kind at random: runs in an .npz, under Feldman and Zhang's names and those of the plain
-format, a folder of datamodels, the strongest pairs in an .npz, memorization in a CSV file. Each is imported by whole processes that take turns
-with a careful writer, which reads the file by NumPy or Arrow, checks what nobody should go without (values,
-subset sizes, a hash for each model, no pair twice), packs bits, and writes the same arrays by Zarr with the same
-codecs; it writes no manifest, lists no objects and has no second look at what is there.
+Makes a file of each kind at random: runs in an .npz, under Feldman and Zhang's names and those of the plain format, a
+folder of datamodels, the strongest pairs in an .npz, memorization in a CSV file. Each is imported by whole processes that
+take turns with a careful writer, which reads the file by NumPy or Arrow, makes the checks that no import should omit
+(values, subset sizes, a hash for each model, no pair twice), packs bits, and writes the same arrays by Zarr with the same
+codecs; it writes no manifest, lists no objects and does not look a second time at what is there.
 
     python scripts/bench_import.py
     python scripts/bench_import.py --against ../before
     python scripts/bench_import.py --models 2000 --train 50000 --test 10000 --rounds 3
 
-Expect half a minute. Prints CPU seconds (medians) and ratios, on one thread. With --against, a folder with another
-checkout's ``memdb`` and ``schemas``: the same import by that one, if it reads such files. Target: at most 3 times the careful writer.
+Expect a minute. Prints CPU seconds (medians) and ratios, on one thread. With --against, a folder with another checkout's
+``memdb`` and ``schemas``: the same import by that one, if it reads such files. Target: at most 3 times the careful writer.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ else:
 
 @dataclass(frozen=True)
 class Case:
-    """A file, and the options that say what it leaves out."""
+    """A file, and the options for what it does not say."""
 
     kind: str
     name: str

@@ -14,6 +14,8 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -42,16 +44,23 @@ def drive(arguments: argparse.Namespace) -> bool:
             continue
         print(f"== {name} (at most {limit:.0f} s)", flush=True)
         started = time.monotonic()
-        command = [sys.executable, __file__, name, str(limit), *sys.argv[3:]]
-        outcome = "done"
-        try:
-            if subprocess.run(command, timeout=limit, check=False).returncode:
-                outcome = "FAILED"
-        except subprocess.TimeoutExpired:
-            outcome = "out of time"
+        outcome = ended([sys.executable, __file__, name, str(limit), *sys.argv[3:]], limit)
         well &= outcome == "done"
         print(f"== {name}: {outcome} after {time.monotonic() - started:.1f} s", flush=True)
     return well
+
+
+def ended(command: list[str], limit: float) -> str:
+    """Run a step and say how it ended. What it started ends with it, or the next one would share the GPU."""
+    step = subprocess.Popen(command, start_new_session=True)
+    try:
+        return "FAILED" if step.wait(limit) else "done"
+    except subprocess.TimeoutExpired:
+        return "out of time"
+    finally:
+        if step.returncode is None:
+            os.killpg(step.pid, signal.SIGKILL)
+            step.wait()
 
 
 def main() -> None:
@@ -70,6 +79,7 @@ def main() -> None:
     parser.add_argument("--batch-models", type=int, default=0, help="models that go into the store together")
     arguments = parser.parse_args()
     if arguments.what in CALLS:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the step ends, too
         sys.exit(0 if drive(arguments) else 1)
     from gpu_memdb import Call, failed  # PyTorch: seconds, which the driver would wait for, too
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +24,7 @@ from memdb.wording import count
 
 LISTS = (10, 100, 1000)
 FEWEST = 4  # models: two in each half
-COUNTS_AT_ONCE = 1 << 22  # of a selection of models and a training example
+SUMS_AT_ONCE = 1 << 22  # each of one selection of models on one training example
 CONFIDENCES_AT_ONCE = 512
 MAX_SPLITS = 10_000
 THRESHOLDS = {"memorization": 0.25, "influence": 0.15}  # Feldman and Zhang's
@@ -143,10 +144,12 @@ def _scores(
 ) -> Iterator[tuple[Numbers, Numbers]]:
     """Yield the scores of both halves of each split, of the training examples that have both."""
     everyone = np.ones((1, halves.shape[1]), dtype=np.bool_)
-    sums = _confidence_sums if relations.outcome == "confidence" else _bit_sums
-    found = sums(relations, target, np.concatenate([everyone, halves]))
-    whole = next(found)
-    for half in found:
+    sums_of = _confidence_sums if relations.outcome == "confidence" else _bit_sums
+    chosen, at_once = np.concatenate([everyone, halves]), max(1, SUMS_AT_ONCE // len(relations.mask))
+    starts = range(0, len(chosen), at_once)
+    sums = chain.from_iterable(sums_of(relations, target, chosen[at : at + at_once]) for at in starts)
+    whole = next(sums)
+    for half in sums:
         a, b = half.scores, Sums(*map(np.subtract, whole, half)).scores
         known = ~np.isnan(a) & ~np.isnan(b)
         yield a[known], b[known]
@@ -182,13 +185,10 @@ def _bit_sums(relations: Relations, target: ExampleRef | None, chosen: NDArray[n
     mask = relations.mask
     right = relations.correct(layout.TRAIN if target is None else target.example_set)
     right = right if target is None else right[target.row : target.row + 1]
-    own, at_once = mask & right, max(1, COUNTS_AT_ONCE // len(mask))
-    for start in range(0, len(chosen), at_once):
-        flags = chosen[start : start + at_once]
-        some = bits.words(bits.pack(flags.T))
-        sums = zip(*(counts(some, rows) for rows in (mask, own, right)), flags.sum(axis=1), strict=True)
-        for n_in, k_in, k_all, n_models in sums:
-            yield Sums(n_in, n_models - n_in, k_in, k_all - k_in)
+    some = bits.words(bits.pack(chosen.T))
+    sums = (counts(some, rows) for rows in (mask, mask & right, right))
+    for n_in, k_in, k_all, n_models in zip(*sums, chosen.sum(axis=1), strict=True):
+        yield Sums(n_in, n_models - n_in, k_in, k_all - k_in)
 
 
 def _confidence_sums(

@@ -43,7 +43,7 @@ class FirstOfPairs:
 
 
 def labels_of(pairs: Any) -> list[Any]:
-    """Return the labels of a sequence of (input, label); one that is no whole number stays as it is."""
+    """Return the labels of a sequence of (input, label); one that is not a whole number stays as it is."""
     return [_whole(pairs[row][1]) for row in range(len(pairs))]
 
 

@@ -164,11 +164,11 @@ def open_arrays(path: Path) -> dict[str, ArrayFile]:
     if path.is_dir():
         return {file.stem: _opened(file) for file in listed(path, "*.npy")}
     if not path.exists():
-        elsewhere = re.match(r"[a-z][a-z0-9+]+:/", str(path)) is not None
+        url, is_url = re.subn(r"^([a-z][a-z0-9+]+):/", r"\1://", str(path))  # of which Path keeps one slash
         raise NotFoundError(
-            f"no file {path}",
+            f"no file {url}",
             hint="download it, and import the file; ask a store where it is: `memdb info --store URL`"
-            if elsewhere
+            if is_url
             else "name an .npz file, or a folder of .npy files",
         )
     if not path.is_file():  # reading may never end

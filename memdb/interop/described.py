@@ -16,6 +16,7 @@ from memdb.interop.by_name import Arrays, is_of, spelled
 from memdb.interop.views import as_list
 from memdb.store.examples import UNKNOWN
 
+LARGEST = 2**31 - 1  # label
 LABELS = {
     layout.TRAIN: (
         "train_labels",
@@ -119,6 +120,9 @@ def labels_in(
     Labels may be whole numbers in floats, or names: then the classes are the names, in the order of the
     file's own list of classes or else of the alphabet. Where all labels are negative, they are unknown.
     Others, such as fractions, are not read.
+
+    Raises:
+        InvalidInputError: a label is too large.
     """
     labels: dict[str, NDArray[Any]]
     classes: tuple[str, ...]
@@ -142,6 +146,8 @@ def labels_in(
         if values is None or not is_whole(values):
             _leave(arrays, file)
         elif not (values < 0).all():
+            if values.max() > LARGEST:  # what has no place in an integer would be another label
+                raise InvalidInputError(f"{given.place} holds {values.max()}", hint="give labels from 0 on")
             labels[name] = values.astype(np.int64)
     named_classes = named(arrays, CLASS_NAMES, TEXT) if labels else None
     classes = () if named_classes is None else tuple(named_classes.texts())

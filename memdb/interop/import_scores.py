@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -139,6 +140,7 @@ def resolved(published: ScoreFile, known: Mapping[str, Examples]) -> ScoreFile:
     In a new store, the examples are those that the file names, in its order.
 
     Raises:
+        InvalidInputError: an example is named twice.
         MismatchError: a key that no example has.
     """
     scores, sizes = published.scores, dict(published.sizes)
@@ -165,10 +167,17 @@ def _ids_of(
     """Return the ids of the examples that have these keys: their own order where no keys are known.
 
     Keys that ``are_listed`` name an example each, in order; the order of those of pairs says nothing.
+
+    Raises:
+        InvalidInputError: a key that is listed twice.
+        MismatchError: a key that no example has.
     """
     own = np.arange(len(keys), dtype=np.int32)
     if known is None:
         return own
+    if len(set(keys)) < len(keys):
+        twice, _ = Counter(keys).most_common(1)[0]
+        raise InvalidInputError(f"{place} names {name} example {twice!r} twice", hint="give one score each")
     rows = {key: row for row, key in enumerate(known.keys)}
     missing = next((key for key in keys if key not in rows), None)
     if missing is not None and are_listed and known.are_numbered and len(known) == len(keys):

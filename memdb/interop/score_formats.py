@@ -174,7 +174,7 @@ def whole_sets(path: Path, arrays: Mapping[str, ArrayFile]) -> ScoreFile | None:
 
     Others call them ``mem``, ``tr_mem``, ``infl`` and the like; one name with the word in it will do,
     ``cifar10_mem``. With an ``index`` or ``train_id`` beside it, memorization is of those examples, in any
-    order; with ``filename`` or ``key``, of those that the store or the data set calls so.
+    order; with ``filename``, ``key`` or ``train_key``, of those that the store or the data set calls so.
     """
     if len(arrays) == 1 and path.suffix.lower() == ".npy" and "mem" in next(iter(arrays)).lower():
         arrays = {"memorization": next(iter(arrays.values()))}
@@ -240,9 +240,11 @@ def _whole(
     """Return memorization and a matrix of influence, with what is said of the examples beside them."""
     memorization, memorized, sizes = NO_SCORES, None, {}
     labels, class_names, in_words = labels_in(arrays, dict.fromkeys(SETS))
-    ids, keys = (None, None) if mem is None or strength is not None else _named_by(arrays)
+    ids, keys = None, None
     if mem is not None:
-        _require_examples(arrays, mem)
+        _require_examples(arrays, mem, strength)
+        if strength is None:
+            ids, keys = _named_by(arrays, as_list(mem).shape[0])
         memorization, memorized, labels = _memorization(path, as_list(mem), ids, labels)
         notes = (*notes, *missing(int(np.isnan(memorization).sum()), mem.place))
         if memorized is None:
@@ -264,7 +266,7 @@ def _whole(
             )
     names = Names({}, {}, ()) if ids is not None else names_in(arrays, sizes)
     if keys is not None:
-        names = replace(names, keys={layout.TRAIN: _keys(keys, len(memorization))})
+        names = replace(names, keys={layout.TRAIN: keys})
     keyed: dict[str, Sequence[str]] = {}
     if strength is None and layout.TRAIN in names.keys:
         keyed, memorized = (
@@ -275,35 +277,43 @@ def _whole(
     return ScoreFile(str(path), "listed", scores, sizes, names, memorized, keyed, turnable, notes)
 
 
-def _require_examples(arrays: Mapping[str, ArrayFile], mem: ArrayFile) -> None:
-    """Refuse means over classes: no id or key tells the rows, and no two of them are of one class.
+def _require_examples(arrays: Mapping[str, ArrayFile], mem: ArrayFile, strength: ArrayFile | None) -> None:
+    """Refuse what is not of training examples, where neither ids nor keys name those.
 
     Raises:
-        InvalidInputError: they are that.
+        InvalidInputError: the rows are test examples, or classes, of which no two are the same.
     """
     files = arrays.files if isinstance(arrays, Arrays) else arrays
-    classes = list_of(files, CLASSES, "iu" + TEXT)
-    if classes is None or list_of(files, (*TOLD_IDS, *KEYS[layout.TRAIN]), NUMBERS + TEXT):
+    if list_of(files, (*TOLD_IDS, *KEYS[layout.TRAIN], *PAIR_KEYS[layout.TRAIN]), NUMBERS + TEXT):
         return
-    n = len(classes[1].texts())
-    if n > 1 and (n,) == as_list(mem).shape and len(set(classes[1].texts())) == n:
+    shape = as_list(mem).shape
+    tests = list_of(files, (*TEST_IDS, *KEYS[layout.TEST], *PAIR_KEYS[layout.TEST]), "iu" + TEXT)
+    if strength is None and tests is not None and tests[1].shape == shape:
         raise InvalidInputError(
-            f"{mem.place} has {count(n, 'row')} of as many classes: means, and no scores of examples",
+            f"{tests[0].place} says that {mem.place} is of test examples, which no model was trained on",
+            hint="name training examples in a column train_id or train_key",
+        )
+    classes = list_of(files, CLASSES, "iu" + TEXT)
+    n = 0 if classes is None else len(set(classes[1].texts()))
+    if n > 1 and (n,) == shape:
+        raise InvalidInputError(
+            f"{mem.place} has {count(n, 'row')} of as many classes: means, not scores of examples",
             hint="give a row for each example; if these are examples, number them in a column train_id",
         )
 
 
-def _named_by(arrays: Mapping[str, ArrayFile]) -> tuple[ArrayFile | None, ArrayFile | None]:
-    """Return the ids that scores are of, or else what is in the place of ids and is text: keys."""
-    if list_of(
-        arrays, KEYS[layout.TRAIN], TEXT + "iu"
-    ):  # tell more than the numbers that pandas gives its rows
+def _named_by(arrays: Mapping[str, ArrayFile], n: int) -> tuple[ArrayFile | None, Sequence[str] | None]:
+    """Return the ids that n scores are of, or else keys: of pairs' columns, or text in the place of ids."""
+    keys = list_of(arrays, PAIR_KEYS[layout.TRAIN], TEXT + "iu")
+    if keys or list_of(arrays, KEYS[layout.TRAIN], TEXT + "iu"):  # tell more than pandas' numbers of rows
         found = list_of(arrays, TOLD_IDS, NUMBERS)
     else:
         found = list_of(arrays, IDS, NUMBERS + TEXT)
-    if found is None:
-        return None, None
-    return (None, found[1]) if found[1].dtype.kind in TEXT else (found[1], None)
+    if found is not None and found[1].dtype.kind not in TEXT:
+        return found[1], None
+    if found is not None:
+        return None, _keys(found[1], n)
+    return None, None if keys is None else keys[1].texts(n)
 
 
 def _keys(file: ArrayFile, n: int) -> list[str]:

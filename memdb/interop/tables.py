@@ -274,4 +274,6 @@ def _rows(column: pa.ChunkedArray) -> NDArray[Any] | None:
         return None
     lengths = set(lists.value_lengths().to_pylist())
     values = _values(pa.chunked_array([lists.flatten()]))
-    return None if values is None or len(lengths) != 1 else values.reshape(len(column), -1, *values.shape[1:])
+    if values is None or len(lengths) != 1:
+        return None
+    return values.reshape(len(column), lengths.pop(), *values.shape[1:])

@@ -124,9 +124,9 @@ def interval_z(interval: IntervalSpec, n_models: Models) -> Models | float | Non
 def anytime_z(n_models: Models, alpha: float) -> Models:
     """Return the multiplier that stays valid when one looks after every model."""
     tau = anytime_tau(n_models, alpha)
-    of: Any = np if isinstance(tau, np.ndarray) else math  # math is that of the macro to the last bit
-    found: Models = of.sqrt((1 + 1 / tau) * (of.log(1 + tau) - 2 * math.log(alpha)))
-    return found
+    of: Any = np if isinstance(tau, np.ndarray) else math  # math agrees with the macro to the last bit
+    z: Models = of.sqrt((1 + 1 / tau) * (of.log(1 + tau) - 2 * math.log(alpha)))
+    return z
 
 
 def anytime_tau(n_models: Models, alpha: float) -> Models:

@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Lazy(Mapping[str, Any]):
-    """A mapping that computes each value once, on first access; thread-safe. It contains those computed."""
+    """A mapping that computes each value once, on first access; thread-safe. ``in`` says whether it was."""
 
     def __init__(self, make: Callable[[str], Any]) -> None:
         self._make = make

@@ -91,7 +91,7 @@ def _words(relations: Relations, path: str, row: int) -> NDArray[np.uint64]:
     alone = relations.read_alone
     if (path, row) in alone:
         return alone[path, row]
-    if path in set(relations.bits) or len(alone) >= FEW or not all(relations.snapshot.counted):
+    if path in relations.bits or len(alone) >= FEW or not all(relations.snapshot.counted):
         words: NDArray[np.uint64] = relations.bits[path][row]
         return words
     return alone.setdefault((path, row), relations.snapshot.words(path, (row, row + 1))[0])

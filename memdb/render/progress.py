@@ -110,7 +110,7 @@ class TrainingProgress(_Bar):
             transient=False,
         )
         self._started = time.monotonic()
-        self._first: tuple[float, float] | None = None  # when the first progress was told, and how much
+        self._first: tuple[float, float] | None = None  # when progress was first reported, and how much
         self._n_shown = 0
         self._task = self._progress.add_task("", total=None, models="", rate="", accuracy="\u2013", width="")
 
@@ -120,7 +120,7 @@ class TrainingProgress(_Bar):
         self._progress.update(self._task, total=total, completed=done, models="comparing pictures", rate="")
 
     def _rate(self, done: float) -> float:
-        """Return models a second since the first progress: what precedes it, such as imports, comes once."""
+        """Return models a second since the first progress: what precedes it happens once."""
         now = time.monotonic()
         if done and self._first is None:
             self._first = now, done

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from support.attributions import Given
 from support.stores import N_TEST, N_TRAIN, bits_of
 
 import memdb
@@ -110,21 +110,6 @@ def test_what_cannot_be_attacked_is_refused(confident, database, tmp_path):
         pytest.raises(NotFoundError, match="no logit confidences"),
     ):
         other.membership()
-
-
-@dataclass
-class Given:
-    """Attribution scores in memory."""
-
-    values: np.ndarray
-    place: str = "scores.npy"
-
-    @property
-    def shape(self):
-        return self.values.shape
-
-    def rows(self, start, stop):
-        return self.values[start:stop]
 
 
 @pytest.mark.parametrize("outcome", [None, "correct"])

@@ -87,12 +87,19 @@ def test_reliability_is_a_function_of_models_and_seed(database):
     assert database.reliability(seed=6, splits=4).fetchall() != before
 
 
+@pytest.mark.parametrize("outcome", ["correct", "confidence"])
+def test_memory_is_bounded_and_makes_no_difference(db, outcome, monkeypatch):
+    at_once = db.reliability(splits=7, outcome=outcome).fetchall()
+    monkeypatch.setattr("memdb.analysis.reliability.SUMS_AT_ONCE", 3 * 23)  # of eight selections, three
+    assert db.reliability(splits=7, outcome=outcome).fetchall() == at_once
+
+
 def test_an_odd_model_goes_to_the_second_half(asked):
     assert len(halves_by_hand(asked, 0, 0)) == 18  # of 37
     assert {row["n_splits"] for row in dicts(asked.reliability(splits=2, k=[1]))} == {2}
 
 
-def test_lists_longer_than_what_is_scored_are_left_out(asked):
+def test_lists_longer_than_what_is_scored_are_omitted(asked):
     rows = reliability(asked.relations("correct"), None, Splitting(2, lists=(24,)))
     assert rows.column("measure").to_pylist() == ["correlation", "spearman_brown", "confirmed"]
 

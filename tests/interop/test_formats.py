@@ -131,7 +131,7 @@ def test_a_sparse_mask_is_refused_with_what_makes_an_array_of_it(tmp_path):
 
 
 def test_what_is_elsewhere_is_to_be_downloaded(tmp_path):
-    with pytest.raises(NotFoundError, match="no file") as refused:
+    with pytest.raises(NotFoundError, match="no file https://example.org/runs.npz") as refused:
         memdb.import_file("https://example.org/runs.npz", str(tmp_path / "s.zarr"))
     assert "download it" in refused.value.hint
 

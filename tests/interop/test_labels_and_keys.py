@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from support.held import INFL, LABELS, MEM, PLAIN, csv
@@ -62,6 +64,9 @@ def test_examples_may_be_named_by_their_keys_in_any_order(at, tmp_path):
     assert db.sql(pairs).fetchall() == [(1, 0, -0.25), (3, 2, 0.5)]
     with pytest.raises(MismatchError, match="train example 'nobody', and no example has that key"):
         at("odd.csv")
+    csv({"train_key": ["a3", "a1", "a3"], "memorization": [0.5, 0.25, 0.4]}, "twice.csv")(tmp_path)
+    with pytest.raises(InvalidInputError, match="train example 'a3' twice"):
+        at("twice.csv")
     _, new = at("few.csv", "new.zarr")
     assert new.sql("SELECT key FROM train_examples ORDER BY id").fetchall() == [("a1",), ("a3",)]
 
@@ -113,6 +118,14 @@ def test_columns_that_may_be_other_scores_are_not_taken_for_them(at, tmp_path, t
 def test_labels_that_are_fractions_are_said_to_be_not_read(at, tmp_path):
     (tmp_path / "odd.csv").write_text("label,mem\n0.5,0.1\n1,0.2\n")
     assert at("odd.csv")[0].notes == ("Not read: label.",)
+
+
+@pytest.mark.parametrize("label", [1e308, np.uint64(2**63 + 5), 2**31])
+def test_a_label_without_a_place_in_an_integer_is_not_another_one(at, label):
+    labels = np.full(N_TRAIN, label)
+    np.savez("huge.npz", **PLAIN, train_labels=labels, test_labels=LABELS["test"])
+    with pytest.raises(InvalidInputError, match=re.escape(f"huge.npz: train_labels holds {labels[0]}")):
+        at("huge.npz")
 
 
 def test_the_axes_of_matrices_by_class_are_told_from_all_classes_at_once(at):

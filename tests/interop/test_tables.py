@@ -75,6 +75,9 @@ HELD = {  # what is in a file, by its name
     "lines.jsonl.gz": gzip.compress("\n".join(map(json.dumps, RECORDS)).encode()),
     "dictionary.parquet": parquet(train_id=pa.array(IDS).dictionary_encode(), memorization=MEM),
     "decimals.parquet": parquet(train_id=IDS, mem=pa.array(MEM).cast(pa.decimal128(20, 17), safe=False)),
+    "empty-lists.parquet": parquet(
+        train_id=IDS, mem=MEM, other=pa.array([[]] * N_TRAIN, pa.list_(pa.float64()))
+    ),
     "nested.parquet": parquet(train_id=IDS, mem=pa.array([[m] for m in MEM]), other=[{"a": 1}] * N_TRAIN),
     "fixed.parquet": parquet(train_id=IDS, mem=pa.array([[m] for m in MEM], pa.list_(pa.float64(), 1))),
     "pandas.parquet": pandas_index,
@@ -107,11 +110,11 @@ KEYED = {
 
 
 @pytest.mark.parametrize("keys", KEYED.values(), ids=KEYED.keys())
-@pytest.mark.parametrize("name", ["key", "train_id", "__index_level_0__"])
+@pytest.mark.parametrize("name", ["key", "train_key", "train_id", "__index_level_0__"])
 def test_keys_are_keys_whatever_their_type(tmp_path, keys, name):
     pq.write_table(pa.table({name: keys, "memorization": MEM}), tmp_path / "keyed.parquet")
     scores = read_file(tmp_path / "keyed.parquet")
-    if pa.types.is_integer(keys.type) and name != "key":
+    if pa.types.is_integer(keys.type) and name not in {"key", "train_key"}:
         assert scores.memorized.tolist() == keys.to_pylist()
         return
     expected = [k.decode() if isinstance(k, bytes) else str(k) for k in keys.to_pylist()]
@@ -137,6 +140,8 @@ def test_keys_are_keys_whatever_their_type(tmp_path, keys, name):
         ("train_id,target_id,influence\n1,2,.5\n", "holds a list of influences on training examples"),
         ("train_id,influence\n1,.5\n", "does not name the pairs that it is of"),
         ("label,memorization\nbird,.5\ncat,.4\n", "has 2 rows of as many classes"),
+        ("test_id,memorization\n1,.5\n0,.4\n", "test_id says that .* is of test examples"),
+        ("test_key,memorization\na,.5\nb,.4\n", "test_key says that .* is of test examples"),
         ("", "cannot be read: Empty CSV file"),
         ("train_id,test_id,influence\n1,2,.5\n1,2,.5\n", "has the pair .* twice"),
     ],

@@ -119,7 +119,7 @@ def test_progress_is_a_line_a_commit_where_there_is_no_terminal():
 
 
 def test_the_rate_is_that_since_the_first_progress_if_there_was_any(monkeypatch):
-    """Imports and the set-up of a GPU come once; a recipe may tell of its batches alone."""
+    """Imports and the set-up of a GPU happen once; a recipe may report whole batches only."""
     for statuses, rate in (
         ([(10, 0, 1.0), (30, 0, 900.0), (35, 1000, 1.0)], "40.0/s"),
         ([(10, 0, 1.0), (20, 1, 0.0)], "20.0 s each"),

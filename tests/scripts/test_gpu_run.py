@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tarfile
+import time
 
 import numpy as np
 import pytest
@@ -96,6 +97,18 @@ def test_a_step_that_takes_too_long_does_not_stop_the_others(tmp_path, monkeypat
     assert ended.value.code == 1
     assert "== recipes: out of time" in said
     assert "== facts: done" in said
+
+
+@pytest.mark.slow
+def test_what_a_step_started_ends_with_it(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    script = importlib.import_module("gpu_run")
+    writes = f"import time\nwhile True: open({str(tmp_path / 'beats')!r}, 'a').write('.'); time.sleep(.05)"
+    step = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {writes!r}])"
+    assert script.ended([sys.executable, "-c", step], 2) == "out of time"
+    beats = (tmp_path / "beats").stat().st_size
+    time.sleep(0.5)
+    assert (tmp_path / "beats").stat().st_size == beats > 0
 
 
 def test_a_step_that_has_no_time_left_is_not_begun(tmp_path):

@@ -10,7 +10,7 @@ import numkong
 import numpy as np
 from numpy.typing import NDArray
 
-AT_ONCE = 2048  # rows that are packed: they stay in the caches
+AT_ONCE = 2048  # rows packed at a time, few enough to stay in the caches
 Words = NDArray[np.uint64]  # [examples, ceil(models / 64)], as `bits.words` gives them
 
 
@@ -35,7 +35,7 @@ class Products:
 
 
 def counts(left: Words, right: Words) -> NDArray[np.int32]:
-    """Count the common ones of each pair of a few rows and many, int32 [left, right]."""
+    """Count the bits that each of a few rows shares with each of many, int32 [left, right]."""
     products, found = Products(), np.empty((len(left), len(right)), dtype=np.int32)
     for start in range(0, len(right), AT_ONCE):
         part = slice(start, start + AT_ONCE)

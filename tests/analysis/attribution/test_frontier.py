@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from support.attributions import Given
 from support.commands import run
 from support.linear import N_TEST, N_TRAIN, linear_database
 from support.stores import bits_of, dicts
@@ -18,19 +18,6 @@ from memdb.analysis.attribution.pilots import order_of_models, pilots_of
 from memdb.analysis.attribution.plain_models import plain_models
 from memdb.analysis.attribution.truth import Truth
 from memdb.errors import InvalidInputError, NotEnoughModelsError
-
-
-@dataclass
-class Given:
-    values: np.ndarray
-    place: str = "scores.npy"
-
-    @property
-    def shape(self):
-        return self.values.shape
-
-    def rows(self, start, stop):
-        return self.values[start:stop]
 
 
 @pytest.fixture(scope="module")
