@@ -91,7 +91,7 @@ class Models(Sequence[ModelInfo]):
     """
 
     def __init__(self, columns: Sequence[tuple[Any, ...]], store_seeds: Mapping[int, int]) -> None:
-        self._columns, self._store_seeds = columns, store_seeds  # the latter by place
+        self._columns, self._store_seeds = columns, store_seeds  # the latter by position
 
     @classmethod
     def as_written(cls, items: Sequence[Any]) -> Models | None:

@@ -137,8 +137,8 @@ class BoundRecipe:
         """A truncated hash of the source of a user's recipe; None for a recipe of memdb or of a library."""
         parts = getattr(self.train, "made_of", ())
         if parts:
-            found = [source_sha256(part) for part in parts]
-            return None if None in found else "".join(map(str, found))
+            hashes = [source_sha256(part) for part in parts]
+            return None if None in hashes else "".join(map(str, hashes))
         kind = type(self.train)
         return None if kind.__module__.startswith("memdb.recipes.") else source_sha256(self.train)
 

@@ -8,12 +8,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-PART = 2048  # numbers that a program of the kernel changes
+PART = 2048  # weights that one program of the kernel changes
 
 
 @triton.jit  # type: ignore[untyped-decorator]
 def descended(weights, moments, rounded, rate, n, part: tl.constexpr):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
-    """Change one part; Triton takes no types of Python's."""
+    """Update one part; Triton does not take Python type annotations."""
     at = tl.program_id(0).to(tl.int64) * part + tl.arange(0, part)
     inside = at < n
     changed = tl.load(weights + at, inside) - rate * tl.load(moments + at, inside).to(tl.float32)

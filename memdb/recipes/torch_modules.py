@@ -97,7 +97,7 @@ class TorchRecipe:
 
 
 def _name_of(function: Any) -> str:
-    """Return module and name of a function, with the arguments of a partial: they tell it from others."""
+    """Return module and name of a function, with the arguments of a partial, which tell it from others."""
     if not isinstance(function, functools.partial):
         return path_of(function)
     bound = [*map(_shown, function.args), *(f"{k}={_shown(v)}" for k, v in sorted(function.keywords.items()))]
@@ -105,7 +105,15 @@ def _name_of(function: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    """Return an argument as text that is the same in every process."""
+    """Return an argument as text that is the same in every process: JSON, with names for what has none."""
+    match value:
+        case np.generic():
+            return _shown(value.item())
+        case list() | tuple():
+            return f"[{','.join(map(_shown, value))}]"
+        case dict():
+            pairs = sorted(f"{_shown(key)}:{_shown(bound)}" for key, bound in value.items())
+            return "{" + ",".join(pairs) + "}"
     try:
         return canonical_json(value).decode()
     except (TypeError, ValueError):  # no JSON: a class of layers, an object

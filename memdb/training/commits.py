@@ -68,8 +68,8 @@ class Commits(Generic[T]):
     def made_meanwhile(self) -> Iterator[T]:
         """Yield what the commit returned if it has been made; one that failed is left to `made`.
 
-        It is called while a batch is trained. What Ctrl-C interrupts while it is told is left to `made`, too,
-        and so may be told twice.
+        Call it while a batch is trained. If Ctrl-C interrupts the caller while it handles the result, `made`
+        yields that again.
         """
         pending = self._pending
         if pending is not None and pending.future.done() and pending.error is None:

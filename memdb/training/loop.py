@@ -98,7 +98,7 @@ def train(  # noqa: PLR0913 - what to train, on what, how; four have defaults
 
     While a batch is trained, the one before is committed and the next one is prepared, each in a thread. A
     batch that follows is not asked for before its time if what was committed decides on it. A commit that is
-    made meanwhile is told by `Hooks.committed` instead, as soon as the recipe says how far it is.
+    made meanwhile is passed to `Hooks.committed` instead, as soon as the recipe reports progress.
     Closing the generator waits for the commit and loses at most the batch in flight. The data set and the
     recipe must be the store's: see `require_same`.
 

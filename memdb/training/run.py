@@ -112,13 +112,13 @@ def warn_of_doubts(status: TrainingStatus) -> None:
 
 
 def _level_of_caller() -> int:
-    """Return the level of the frame that called memdb, as `warnings.warn` counts from who calls this."""
-    frame, level, found = sys._getframe(1), 1, 1  # noqa: SLF001 - inspect reads the sources of all of them
+    """Return the level of the frame that called memdb, as `warnings.warn` in the caller of this counts."""
+    frame, level, outermost = sys._getframe(1), 1, 1  # noqa: SLF001 - inspect reads the sources of all of them
     while above := frame.f_back:
         if f"{frame.f_globals.get('__name__')}.".startswith("memdb."):
-            found = level + 1
+            outermost = level + 1
         frame, level = above, level + 1
-    return found
+    return outermost
 
 
 def carry_out(
@@ -152,7 +152,7 @@ def carry_out(
 
 
 class _Course:
-    """A run on its course: what it has committed, which `progress` is told, and whether it may go on."""
+    """The state of a run: what it has committed, which it reports, and whether another batch may begin."""
 
     def __init__(
         self, store: Store, plan: Plan, before: Snapshot, progress: Callable[[TrainingStatus], None]
@@ -160,7 +160,7 @@ class _Course:
         self.clock = _Clock(plan.limits.seconds)
         self._progress = progress
         self._width = plan.limits.half_width
-        self._running = None  # computed only for those who look at it
+        self._running = None  # computed only where it is shown or decides
         is_random = store.manifest.experiment is None
         if is_random and (progress is not warn_of_doubts or self._width is not None):
             self._running = RunningPrecision(Relations(before), IntervalSpec("anytime"))
@@ -178,15 +178,15 @@ class _Course:
         return sum(self._sizes.values())
 
     def show_last(self) -> None:
-        """Tell of what was counted when Ctrl-C came, which may be untold yet."""
+        """Report what was counted when Ctrl-C came, which may not have been reported yet."""
         self.show(n_committed=self.n_committed)
 
     def show(self, **changes: Any) -> None:
-        """Tell of the status, and of what concerns this moment alone."""
+        """Report the status, with these changes for this moment alone."""
         self._progress(replace(self._status, **changes))
 
     def committed(self, batch: Committed) -> None:
-        """Count a batch and tell of it, while the next one is trained if that has begun.
+        """Count a batch and report it, while the next one is trained if that has begun.
 
         Where Ctrl-C interrupts this, it is called again.
         """

@@ -67,6 +67,10 @@ MAKERS = {
     make: "make",
     functools.partial(make, 8, depth=2): "make(8, depth=2)",
     functools.partial(make, fit): f"make({__name__}:fit)",
+    functools.partial(make, np.int64(8)): "make(8)",
+    functools.partial(
+        make, {"of": (fit, np.float32(0.5)), "as": "x"}
+    ): f'make({{"as":"x","of":[{__name__}:fit,0.5]}})',
     fit: "fit",
     copy.deepcopy: "copy:deepcopy",
 }

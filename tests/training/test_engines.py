@@ -304,6 +304,16 @@ def test_workers_are_told_how_many_share_their_gpu_and_divide_the_cores(tmp_path
     assert found == [("cuda:0", 2, 5), ("cuda:1", 1, 5), ("cuda:0", 2, 5)]
 
 
+def test_ctrl_c_does_not_end_a_process_that_is_started_as_a_worker():
+    code = "import os, signal; os.kill(os.getpid(), signal.SIGINT); print('goes on')"
+    with local._without_ctrl_c():
+        run = subprocess.run(
+            [sys.executable, "-S", "-c", code], stdout=subprocess.PIPE, text=True, check=True
+        )
+    assert run.stdout == "goes on\n"
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
 def test_a_process_that_has_trained_before_is_told_its_threads(tmp_path, monkeypatch):
     torch = pytest.importorskip("torch")
     for name in recipes.THREADS:

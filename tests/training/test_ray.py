@@ -48,6 +48,13 @@ def shared_task_recipe(data, masks, seeds, run):
     return coin_recipe(data, masks, seeds, run)
 
 
+def deadly_recipe(data, masks, seeds, run):
+    """As coins fall; whichever process trains seed 8 is killed."""
+    if 8 in seeds:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return coin_recipe(data, masks, seeds, run)
+
+
 def answering(words):
     """A server on loopback that sends these words to every client; return its port."""
     server = socket.create_server(("127.0.0.1", 0))
@@ -169,3 +176,15 @@ def test_short_batches_share_a_task_of_ray_which_loses_nothing_that_it_committed
         assert stored(db) == ids(range(30))
     assert (tmp_path / "died").exists()
     assert told[-1].n_committed == 30
+
+
+@pytest.mark.ray
+def test_what_a_task_committed_is_told_though_ray_gives_up_on_it(tmp_path, monkeypatch):
+    engine = pytest.importorskip("memdb.training.engines.ray")
+    monkeypatch.setattr(engine, "MAX_RETRIES", 0)
+    monkeypatch.setenv("PYTHONPATH", SEEN)
+    told = []
+    with made(tmp_path, deadly_recipe) as db:
+        with pytest.raises(TrainingError, match="gave up on a task of 8 models"):
+            db.train(seeds=range(40), ray="local", workers=1, batch_models=2, progress=told.append)
+        assert 6 <= told[-1].n_committed <= db.n_models  # at least one batch of that task

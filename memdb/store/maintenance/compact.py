@@ -171,7 +171,8 @@ def _is_news(snapshot: Snapshot, base: Base | None) -> bool:
 
 
 def _retracted_in(snapshot: Snapshot) -> set[str]:
-    return {model.model_id for segment in snapshot.segments for model in segment.models} & snapshot.retracted
+    ids = {identifier for segment in snapshot.segments for identifier in segment.model_ids}
+    return ids & snapshot.retracted
 
 
 def _kept_by(segment: Segment) -> list[str]:

@@ -61,7 +61,7 @@ class History:
                 case [folder, identifier, layout.GROUP_METADATA] if folder in finished:
                     finished[folder].add(identifier)
         candidates = finished[layout.BLOCKS] - self.named - self.replaced.keys() - self.set_aside
-        models = {model.model_id for block in blocks for model in block.models}
+        models = {identifier for block in blocks for identifier in block.model_ids}
         sources = there | finished[layout.SEGMENTS] - self.set_aside
         return lost_blocks(store, candidates, (sources, models), self.set_aside)
 
@@ -82,8 +82,8 @@ def lost_blocks(
             _, block = find_block(store, identifier)
         except (DamagedError, WrongFormatError, NotFoundError):
             continue
-        pairs = zip(block.origins, block.models, strict=True)
-        missing = {origin for origin, model in pairs if model.model_id not in models} - segments
+        pairs = zip(block.origins, block.model_ids, strict=True)
+        missing = {origin for origin, identifier in pairs if identifier not in models} - segments
         if any(name in set_aside or not _is_committed(store.storage, name) for name in missing):
             yield block
 

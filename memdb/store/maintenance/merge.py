@@ -165,8 +165,8 @@ def _newly_retracted(own: Snapshot, sources: Sequence[Snapshot]) -> dict[str, se
 def _fresh(source: Snapshot, known: AbstractSet[str]) -> Iterator[Selection]:
     """Yield selections of the models of a source that are not known."""
     for selection in source.selections:
-        pairs = zip(selection.keep, selection.segment.models, strict=True)
-        keep = tuple(kept and model.model_id not in known for kept, model in pairs)
+        pairs = zip(selection.keep, selection.segment.model_ids, strict=True)
+        keep = tuple(kept and identifier not in known for kept, identifier in pairs)
         if any(keep):
             yield replace(selection, keep=keep)
 
@@ -289,8 +289,8 @@ def _paths_of_all(stores: Sequence[Snapshot]) -> list[str]:
 
 
 def _only(selection: Selection, models: AbstractSet[str]) -> Selection:
-    pairs = zip(selection.keep, selection.segment.models, strict=True)
-    return replace(selection, keep=tuple(kept and model.model_id in models for kept, model in pairs))
+    pairs = zip(selection.keep, selection.segment.model_ids, strict=True)
+    return replace(selection, keep=tuple(kept and identifier in models for kept, identifier in pairs))
 
 
 def _digests(

@@ -102,7 +102,7 @@ def _rebuilt(store: Store, last: int, report: Report) -> SnapshotRecord:
         kept = _mended(store, info, report, usable)
         blocks += [kept] if kept else []
     blocks = blocks if before else _fewest(blocks)
-    ids = {model.model_id for _, block in blocks for model in block.models}
+    ids = {identifier for _, block in blocks for identifier in block.model_ids}
     retractions = _readable_retractions(store)
     retracted = {name for item in retractions for name in item.models} | set(
         before.retracted if before else ()

@@ -36,7 +36,7 @@ def retract(store: Store, model_ids: Sequence[str], because: str) -> Retraction:
             "no model was named", hint='`memdb sql "SELECT model_id FROM models"` lists them'
         )
     snapshot = store.own_snapshot()
-    known = sorted({model.model_id for segment in snapshot.segments for model in segment.models})
+    known = sorted({identifier for segment in snapshot.segments for identifier in segment.model_ids})
     models = dict.fromkeys(resolve_model_id(known, name) for name in model_ids)
     again = [identifier for identifier in models if identifier in snapshot.retracted]
     if again:

@@ -97,7 +97,7 @@ def _check_snapshot(snapshot: Snapshot, report: Report, *, is_whole: bool) -> No
         _, altered = report.objects(snapshot.storage, folder, objects)
         problems |= altered
     if is_whole:
-        model_ids = [model.model_id for block in snapshot.segments for model in block.models]
+        model_ids = [identifier for block in snapshot.segments for identifier in block.model_ids]
         check_models(snapshot.url, record, model_ids, report)
         if not problems:
             problems = dict(_untrue_stats(snapshot))

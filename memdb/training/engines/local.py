@@ -11,11 +11,13 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import time
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 
 from memdb import recipes
@@ -54,7 +56,7 @@ class _Worker:
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=serve, args=(theirs,), name=f"memdb worker {number}")
         threads = dict.fromkeys(recipes.THREADS, str(n_threads))
-        with environment_variables(threads), recipes.without_gpus(work.device):
+        with environment_variables(threads), recipes.without_gpus(work.device), _without_ctrl_c():
             self.process.start()
         theirs.close()  # so that the death of the worker closes the pipe
         self.connection.send(work)
@@ -251,6 +253,23 @@ class _Run:
             worker.end()
             for batch in worker.batches:
                 yield from committed_since(self._work.store, batch.dealt_at, batch.seeds)
+
+
+@contextlib.contextmanager
+def _without_ctrl_c() -> Iterator[None]:
+    """Block Ctrl-C in processes that start inside, which would end with a traceback while they import.
+
+    Here it is only delayed; a worker unblocks it once it ignores it.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    resource_tracker.ensure_running()  # now: it would unblock Ctrl-C after its start
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _talking(workers: Sequence[_Worker], seconds: float) -> list[_Worker]:

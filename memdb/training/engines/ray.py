@@ -102,7 +102,8 @@ class _Run:
                     break
                 done, _ = ray.wait(list(self._pending), timeout=TICK_SECONDS)
                 for task in done:
-                    result = _result(task, self._pending.pop(task))
+                    result = _result(task, self._pending[task])
+                    del self._pending[task]  # not before: Ray may give up a task that committed some
                     if task == measured:
                         dealing = self._seeds.batches(result, self._n_slots())
                     else:

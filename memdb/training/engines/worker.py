@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from itertools import compress
 from pathlib import Path
 from typing import NoReturn
 
@@ -165,20 +166,19 @@ def committed_since(store: Store, since: datetime, seeds: Sequence[int]) -> list
     names = [name for name in store.storage.names(layout.SEGMENTS) if name >= earliest]
     names = [name for name in names if layout.is_segment_id(name)]
     read = concurrently(lambda name: read_segment(store, name), names)
-    found = []
+    committed = []
     n_train = store.manifest.train.n_examples
     for segment in read:
-        if segment is None or wanted.isdisjoint(model.model_id for model in segment.models):
+        if segment is None or wanted.isdisjoint(segment.model_ids):
             continue
-        keep = tuple(model.model_id in wanted for model in segment.models)
-        wanted -= {model.model_id for model in segment.models}
+        keep = tuple(identifier in wanted for identifier in segment.model_ids)
+        wanted.difference_update(segment.model_ids)
         mask, correct = (
             read_bits(store.storage, segment, path, n_train, keep)[0]
             for path in (layout.MASK, f"{layout.TRAIN}/correct")
         )
-        models = tuple(model for model, is_ours in zip(segment.models, keep, strict=True) if is_ours)
-        found.append(Committed(models, mask, correct))
-    return found
+        committed.append(Committed(tuple(compress(segment.models, keep)), mask, correct))
+    return committed
 
 
 def missing(store: Store, committed: Sequence[Committed], seeds: Sequence[int]) -> list[int]:

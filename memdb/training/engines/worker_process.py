@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -62,9 +63,9 @@ class _Pipe:
         self._connection = connection
         self._stopped = False
         self._said_at = 0.0
-        signal.signal(
-            signal.SIGINT, signal.SIG_IGN
-        )  # Ctrl-C reaches the whole process group; the driver decides
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # it reaches the whole process group: the driver decides
+        if sys.platform != "win32":
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # the driver blocked it until now
         signal.signal(signal.SIGTERM, self._stop)
 
     def _stop(self, _signal: int, _frame: FrameType | None) -> None:
