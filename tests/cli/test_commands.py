@@ -7,12 +7,11 @@ import io
 import json
 import shutil
 import subprocess
-from functools import partial
 from http.server import SimpleHTTPRequestHandler
 
 import pytest
 from support.cases import every
-from support.commands import MEMDB, QuietHandler, run, serve, spawn
+from support.commands import MEMDB, run, serve, serve_folder, spawn
 
 import memdb
 from memdb.errors import NotFoundError
@@ -227,7 +226,7 @@ def test_a_server_that_answers_with_pages_is_no_store(tmp_path):
 def test_a_store_on_a_web_server_is_asked_by_its_newest_snapshot(small, tmp_path):
     shutil.copytree(small / "store.zarr", tmp_path / "store.zarr")
     here = ["--format", "csv"]
-    with serve(partial(QuietHandler, directory=str(tmp_path))) as url:
+    with serve_folder(tmp_path) as url:
         before = run("top-memorized", "-s", f"{url}/store.zarr", *here, cwd=tmp_path)
         run("compact", "-s", "store.zarr", cwd=tmp_path)
         after = run("top-memorized", "-s", f"{url}/store.zarr", *here, cwd=tmp_path)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import http.server
-import threading
 
 import numpy as np
 import pytest
 from support.browser import keys, lists_are_there, shows
+from support.commands import serve_folder
 from support.nasty import NASTY, nasty_store
 from support.stores import dicts
 
@@ -196,11 +194,8 @@ def served(db, folder, way):
         yield (folder / "report.html").as_uri()
     else:
         db.publish(str(folder / "copy"), include=("bits", "thumbnails"), site=True)
-        handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder / "copy"))
-        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-            threading.Thread(target=server.serve_forever, daemon=True).start()
-            yield f"http://127.0.0.1:{server.server_port}/"
-            server.shutdown()
+        with serve_folder(folder / "copy") as url:
+            yield f"{url}/"
 
 
 @pytest.mark.browser

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
-import threading
 from functools import partial
 from pathlib import Path
 
 import pytest
+from support.commands import web_server
 from support.stores import dicts, files_of
 
 import memdb
@@ -49,20 +50,14 @@ class Forbidding(Quiet):
 @pytest.fixture
 def web(tmp_path):
     """Serve a folder: call it with the folder, get its URL and the server."""
-    servers = []
+    with contextlib.ExitStack() as servers:
 
-    def serve(folder, kind=Quiet):
-        handler = partial(kind, directory=str(folder))
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        server.log, server.n_bytes = [], 0
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        servers.append(server)
-        return f"http://127.0.0.1:{server.server_port}", server
+        def serve(folder, kind=Quiet):
+            server = servers.enter_context(web_server(partial(kind, directory=str(folder))))
+            server.log, server.n_bytes = [], 0
+            return server.url, server
 
-    yield serve
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+        yield serve
 
 
 def test_small_answers_over_plain_http_take_six_requests_four_for_names_and_no_block(published, web):

@@ -5,13 +5,10 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
-import threading
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
 from support import ROOT
+from support.commands import serve_folder
 from support.fault_proxy import FaultProxy
 from support.stores import coin_recipe, small_dataset
 
@@ -171,14 +168,8 @@ def test_a_limit_of_the_environment_that_is_no_size_is_named(tmp_path, monkeypat
 def served(database):
     """The URL of a compacted store on a web server."""
     database.compact()
-    handler = type("Quiet", (SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=Path(database.url)))
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serve_folder(database.url) as url:
+        yield url
 
 
 def test_python_keeps_objects_where_the_command_does(served, tmp_path, monkeypatch):

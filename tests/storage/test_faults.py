@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import functools
 import itertools
-import threading
 import uuid
 from datetime import timedelta
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from hypothesis import settings
 from support.cases import every
+from support.commands import QuietHandler, web_server
 from support.fault_proxy import FAULTS, FaultProxy
 from support.stores import coin_recipe, small_dataset
 from support.storing import batch, contents, contents_of, forget
@@ -160,19 +159,10 @@ def website(template, tmp_path_factory):
     storage.write_all(template.objects)
     compact(storage)
 
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder))
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    with FaultProxy("127.0.0.1", server.server_port) as running:
+    handler = functools.partial(QuietHandler, directory=folder)
+    with web_server(handler) as server, FaultProxy("127.0.0.1", server.server_port) as running:
         running.folder = str(folder / "s.zarr")
         yield running
-    server.shutdown()
-    thread.join()
-    server.server_close()
 
 
 def tried(operation, storage):

@@ -10,14 +10,13 @@ import json
 import logging
 import shutil
 import socket
-import threading
 import time
 import traceback
 from dataclasses import replace
 
 import pytest
 from support.cases import every
-from support.commands import run
+from support.commands import run, web_server
 from support.stores import coin_recipe, small_dataset
 
 import memdb
@@ -49,14 +48,9 @@ def serving(answer):
             with contextlib.suppress(OSError):
                 answer(self)
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads, server.log = True, []
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", server.log
-    finally:
-        server.shutdown()
-        server.server_close()
+    with web_server(Handler) as server:
+        server.log = []
+        yield server.url, server.log
 
 
 def send(handler, body, status=200, **headers):

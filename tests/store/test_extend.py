@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import threading
 from dataclasses import replace
 from datetime import timedelta
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from support.cases import every
+from support.commands import serve_folder
 from support.joined import answers, whole
 from support.stores import coin_recipe, small_dataset
 from support.storing import batch, contents
@@ -65,12 +63,8 @@ def extension(base, tmp_path):
 @pytest.fixture
 def served(tmp_path):
     """A web server over the folder that the stores are in."""
-    handler = type("Quiet", (SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=tmp_path))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with serve_folder(tmp_path) as url:
+        yield url
 
 
 def test_answers_are_those_of_one_store_that_trained_everything(base, extension, tmp_path):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import http.server
-import threading
 
 import pytest
 from support.bombs import MIB, ZEROS, documents_info
+from support.commands import serve
 
 from memdb.errors import DamagedError, MemdbError
 from memdb.storage import open_storage
@@ -41,19 +42,13 @@ class Sending(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def sending():
     """Serve such answers: call it with what they are like; get the URL and the class that counts."""
-    servers = []
+    with contextlib.ExitStack() as servers:
 
-    def serve(**like):
-        kind = type("Own", (Sending,), {**like, "n_sent": 0})
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), kind)
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        servers.append(server)
-        return f"http://127.0.0.1:{server.server_port}", kind
+        def serve_such(**like):
+            kind = type("Own", (Sending,), {**like, "n_sent": 0})
+            return servers.enter_context(serve(kind)), kind
 
-    yield serve
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+        yield serve_such
 
 
 def test_an_answer_without_end_is_left_at_its_bound(sending, peak):

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -60,14 +61,26 @@ class QuietHandler(SimpleHTTPRequestHandler):
         pass
 
 
-class serve:  # noqa: N801
-    def __init__(self, handler):
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+@contextlib.contextmanager
+def web_server(handler):
+    """A web server on loopback with this handler, which it runs in threads; its URL is `server.url`."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads, server.url = True, f"http://127.0.0.1:{server.server_port}"
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
 
-    def __enter__(self):
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        return f"http://127.0.0.1:{self.server.server_port}"
 
-    def __exit__(self, *_):
-        self.server.shutdown()
-        self.server.server_close()
+@contextlib.contextmanager
+def serve(handler):
+    """The same; yields the URL alone."""
+    with web_server(handler) as server:
+        yield server.url
+
+
+def serve_folder(folder):
+    """Serve the files of a folder; yields the URL."""
+    return serve(partial(QuietHandler, directory=str(folder)))

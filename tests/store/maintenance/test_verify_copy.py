@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import http.server
 import json
 import shutil
-import threading
-from functools import partial
 
 import pytest
 from support.cases import every
+from support.commands import serve_folder
 from support.stores import coin_recipe, small_dataset
 from support.storing import resealed
 
 import memdb
 from memdb.format import layout
-
-
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
 
 
 @pytest.fixture(scope="module")
@@ -56,11 +49,8 @@ def test_an_intact_copy_is_intact_with_its_older_snapshots(published):
 
 
 def test_a_copy_behind_a_web_server_is_verified_where_it_is(published):
-    handler = partial(Quiet, directory=str(published))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        assert found_in(f"http://127.0.0.1:{server.server_port}").damages == []
-        server.shutdown()
+    with serve_folder(published) as url:
+        assert found_in(url).damages == []
 
 
 PARTS = {
